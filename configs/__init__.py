@@ -1,0 +1,1 @@
+"""TOML configurations and class tables, read with `importlib.resources`."""
