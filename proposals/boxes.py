@@ -1,0 +1,137 @@
+"""Box geometry: areas, clipping, IoU, suppression and conversions; the ground floor that every package may import.
+
+One convention inside the project: `float32` xyxy, half-open, in pixels of the original image, so that the
+width of a box is `x2 - x1` and the box of the whole image is `(0, 0, width, height)`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Boxes = npt.NDArray[np.float32]  # [N, 4]
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+def as_boxes(values: npt.ArrayLike) -> Boxes:
+    """Return `values` as boxes, checked.
+
+    Shapes: anything that numpy reads as [N, 4] (an empty list counts as [0, 4]) -> float32 [N, 4], C order.
+    Raises: ValueError for another shape, a NaN or infinite coordinate, or x2 < x1 or y2 < y1.
+    """
+    boxes = np.ascontiguousarray(values, dtype=np.float32)
+    if boxes.size == 0:
+        return np.zeros((0, 4), np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes must have shape [N, 4], got {list(boxes.shape)}")
+    if not np.isfinite(boxes).all():
+        row = int(np.flatnonzero(~np.isfinite(boxes).all(axis=1))[0])
+        raise ValueError(f"box {row} has a coordinate that is not a finite number: {boxes[row].tolist()}")
+    inverted = (boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])
+    if inverted.any():
+        row = int(np.flatnonzero(inverted)[0])
+        raise ValueError(f"box {row} is inverted (x2 < x1 or y2 < y1): {boxes[row].tolist()}; boxes are xyxy")
+    return boxes
+
+
+def area(boxes: Boxes) -> Floats:
+    """Return the areas of `boxes`: [N, 4] -> [N], square pixels; a degenerate or inverted box has area 0."""
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], np.float32(0))
+    return np.asarray(sides[:, 0] * sides[:, 1], dtype=np.float32)
+
+
+def clip(boxes: Boxes, width: float, height: float) -> Boxes:
+    """Return `boxes` [N, 4] cut to the image `(0, 0, width, height)`; a box outside becomes degenerate on its edge."""
+    limit = np.array([width, height, width, height], dtype=np.float32)
+    return np.asarray(np.clip(boxes, np.float32(0), limit), dtype=np.float32)
+
+
+def iou(a: Boxes, b: Boxes) -> Floats:
+    """Return the pairwise IoU (Jaccard overlap) of two sets of boxes.
+
+    Shapes: [N, 4], [M, 4] -> [N, M], values 0..1; a pair of which one box has no area has IoU 0.
+    """
+    x1 = np.maximum(a[:, None, 0], b[None, :, 0])
+    x2 = np.minimum(a[:, None, 2], b[None, :, 2])
+    overlap = np.maximum(x2 - x1, np.float32(0))
+    y1 = np.maximum(a[:, None, 1], b[None, :, 1])
+    y2 = np.minimum(a[:, None, 3], b[None, :, 3])
+    overlap *= np.maximum(y2 - y1, np.float32(0))
+    union = area(a)[:, None] + area(b)[None, :] - overlap
+    return np.asarray(np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0), dtype=np.float32)
+
+
+def descending(scores: npt.NDArray[np.floating]) -> Indices:
+    """Return the order of falling `scores` [N] -> [N]; equal scores keep their order of index."""
+    return np.argsort(-scores, kind="stable")
+
+
+def _greedy(overlaps: Mask, order: Indices) -> Indices:
+    """Walk `order` [K] and keep each box that no kept one overlaps; `overlaps` [K, K] is in that order already."""
+    removed = np.zeros(len(order), dtype=np.bool_)
+    kept = []
+    for i in range(len(order)):
+        if not removed[i]:
+            kept.append(i)
+            removed |= overlaps[i]
+    return order[kept]
+
+
+def nms(boxes: Boxes, scores: npt.NDArray[np.floating], threshold: float) -> Indices:
+    """Return the indices that greedy non-maximum suppression keeps, by falling score.
+
+    Shapes: boxes [N, 4], scores [N] -> [K]. A box is kept while its IoU with every kept box of a higher score
+    is <= `threshold` (R-CNN `nms.m` removes strictly above); ties go to the lower index.
+    """
+    order = descending(scores)
+    ranked = boxes[order]
+    return _greedy(iou(ranked, ranked) > threshold, order)
+
+
+def nms_per_class(
+    boxes: Boxes,
+    scores: Floats,
+    threshold: float,
+    min_score: float = 0.0,
+    max_per_class: int | None = None,
+) -> tuple[Indices, Indices]:
+    """Suppress each class on its own over boxes that all classes share, with one IoU matrix for all of them.
+
+    Shapes: boxes [N, 4], scores [N, C] -> (box indices [K], class columns [K]), classes in column order, each by
+    falling score. Only scores > `min_score` compete; at most `max_per_class` a class (R-CNN: 100) are kept.
+    """
+    overlaps = iou(boxes, boxes) > threshold  # [N, N]
+    kept_boxes: list[Indices] = []
+    kept_classes: list[Indices] = []
+    for column in np.flatnonzero((scores > min_score).any(axis=0)):
+        candidates = np.flatnonzero(scores[:, column] > min_score)
+        order = candidates[descending(scores[candidates, column])]
+        kept = _greedy(overlaps[np.ix_(order, order)], order)[:max_per_class]
+        kept_boxes.append(kept)
+        kept_classes.append(np.full(len(kept), column, dtype=np.int64))
+    if not kept_boxes:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    return np.concatenate(kept_boxes), np.concatenate(kept_classes)
+
+
+def from_one_based(boxes: npt.ArrayLike) -> Boxes:
+    """Return half-open boxes of 1-based inclusive ones (Matlab, PASCAL VOC, ILSVRC): xmin - 1, ymin - 1, xmax, ymax."""
+    return np.asarray(boxes, dtype=np.float32).reshape(-1, 4) - np.array([1, 1, 0, 0], dtype=np.float32)
+
+
+def to_one_based(boxes: Boxes) -> Boxes:
+    """Return 1-based inclusive boxes (Matlab, PASCAL VOC, ILSVRC) of half-open ones: x1 + 1, y1 + 1, x2, y2."""
+    return boxes + np.array([1, 1, 0, 0], dtype=np.float32)
+
+
+def from_xywh(boxes: npt.ArrayLike) -> Boxes:
+    """Return xyxy boxes of `x, y, width, height` ones (COCO): [N, 4] -> [N, 4]."""
+    boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def to_xywh(boxes: Boxes) -> Boxes:
+    """Return `x, y, width, height` boxes (COCO) of xyxy ones: [N, 4] -> [N, 4]."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -1,0 +1,65 @@
+"""The frozen result of a proposal method: boxes, the scores that rank them, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from proposals.boxes import Boxes, Floats, as_boxes
+
+SELECTIVE_SEARCH = 1
+MULTIBOX = 2
+BOTH = SELECTIVE_SEARCH | MULTIBOX
+SOURCE_NAMES = {SELECTIVE_SEARCH: "selective search", MULTIBOX: "multibox", BOTH: "both"}
+
+Sources = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """Class-agnostic boxes of one picture, best first.
+
+    boxes: float32 [N, 4], half-open pixels of the original image; scores: float32 [N], never rising;
+    sources: uint8 [N], SELECTIVE_SEARCH, MULTIBOX or BOTH. The arrays are read-only.
+    Raises ValueError when the lengths differ, a box is not finite or inverted, the scores rise or are NaN, or a
+    source is unknown.
+    """
+
+    boxes: Boxes
+    scores: Floats
+    sources: Sources
+
+    def __post_init__(self) -> None:
+        boxes = as_boxes(self.boxes).copy()
+        scores = np.array(self.scores, dtype=np.float32).reshape(-1)
+        sources = np.array(self.sources, dtype=np.uint8).reshape(-1)
+        if not len(boxes) == len(scores) == len(sources):
+            raise ValueError(f"{len(boxes)} boxes, {len(scores)} scores and {len(sources)} sources: not one length")
+        if np.isnan(scores).any():
+            raise ValueError("a proposal's score is NaN")
+        if (scores[1:] > scores[:-1]).any():
+            raise ValueError("proposals must come in falling order of score")
+        if not np.isin(sources, list(SOURCE_NAMES)).all():
+            raise ValueError(f"unknown proposal source in {sorted(set(sources.tolist()) - set(SOURCE_NAMES))}")
+        for name, array in (("boxes", boxes), ("scores", scores), ("sources", sources)):
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __iter__(self) -> Iterator[Boxes]:
+        return iter(self.boxes)
+
+    def top(self, count: int) -> Proposals:
+        """Return the `count` best-ranked proposals."""
+        return Proposals(self.boxes[:count], self.scores[:count], self.sources[:count])
+
+
+def from_source(boxes: npt.ArrayLike, scores: npt.ArrayLike, source: int) -> Proposals:
+    """Return proposals that all come from one `source`: boxes [N, 4], scores [N] in falling order."""
+    checked = as_boxes(boxes)
+    return Proposals(checked, np.asarray(scores, np.float32), np.full(len(checked), source, dtype=np.uint8))
