@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from detector.files import write_bytes_atomic, write_text_atomic
+
+
+def test_writes_bytes_and_text_and_leaves_nothing_else(tmp_path: Path) -> None:
+    write_bytes_atomic(tmp_path / "a.bin", b"\x00\r\n\xff")
+    write_text_atomic(str(tmp_path / "a.txt"), "naïve\r\n犬\n")
+    assert (tmp_path / "a.bin").read_bytes() == b"\x00\r\n\xff"
+    assert (tmp_path / "a.txt").read_bytes() == "naïve\r\n犬\n".encode()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin", "a.txt"]
+
+
+def test_replaces_an_existing_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    target.write_text("old and longer")
+    write_text_atomic(target, "")
+    assert target.read_bytes() == b""
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not rename over an open file")
+def test_a_reader_of_the_old_file_never_sees_a_part(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with target.open() as reader:
+        write_text_atomic(target, "new text")
+        assert reader.read() == "old"
+    assert target.read_text() == "new text"
+
+
+def test_a_long_name_fits(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 251 + ".txt")
+    write_text_atomic(target, "a")
+    assert target.read_text() == "a"
+
+
+def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    write_text_atomic(tmp_path / "written", "")
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_relative_name_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text_atomic("a.txt", "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    target = tmp_path / "none" / "a.txt"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_text_atomic(target, "a")
+    assert str(caught.value).startswith(f"cannot write {target}: ")
+    assert "check that the folder exists" in str(caught.value)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    target = tmp_path / "file" / "a.txt"
+    with pytest.raises(OSError, match=r"cannot write .*a\.txt"):
+        write_text_atomic(target, "a")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_in_the_place_of_the_target_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "inside").write_text("kept")
+    with pytest.raises(OSError, match=r"cannot write .*folder"):
+        write_bytes_atomic(target, b"a")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert (target / "inside").read_text() == "kept"
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the folder's mode does not stop the super-user"
+)
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match=r"cannot write .*a\.txt"):
+        write_text_atomic(folder / "a.txt", "a")
+    assert list(folder.iterdir()) == []
+
+
+def test_text_that_utf8_cannot_hold_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot write .*a\.txt: '\\udcff' is no text; rename the picture"):
+        write_text_atomic(tmp_path / "a.txt", "dog\udcff.jpg")
+    assert list(tmp_path.iterdir()) == []
