@@ -1,0 +1,175 @@
+"""Read any picture into uint8 RGB: upright, opaque, eight bits; or say in one line why not and what helps."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RgbImage = npt.NDArray[np.uint8]  # [H, W, 3]
+
+MAX_PIXELS = 100_000_000
+WHITE = 255
+RESAVE = "save it again as an 8-bit JPEG or PNG"
+
+SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+    b"RIFF": "WebP",
+    b"BM": "BMP",
+    b"ftypavi": "AVIF",  # from the fourth byte on, as the next
+    b"jP  ": "JPEG 2000",
+}
+
+_pillow_limit = threading.Lock()  # Pillow keeps its limit of pixels in a module variable
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used: `name` of the file and a `reason` of one line that tells the cure."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> RgbImage:
+    """Return the picture in the file `source`, or encoded in the bytes `source`, as uint8 RGB [H, W, 3], C order.
+
+    The EXIF rotation is applied, transparent pixels lie on white, 16 bits are scaled to 8, of an animation the first
+    frame is taken. Raises: ImageError for a missing, unreadable, empty, truncated or damaged file, one that is no
+    picture, and a picture of more than `max_pixels` pixels, which is told by the header before anything is decoded.
+    """
+    if isinstance(source, bytes):
+        return _read(io.BytesIO(source), "picture", max_pixels)
+    name = os.fspath(source)
+    try:
+        mode = Path(name).stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError(name, "is a folder; give a picture inside it")
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise ImageError(name, "is a device; give a picture")
+        with Path(name).open("rb") as file:
+            return _read(file if file.seekable() else io.BytesIO(file.read()), name, max_pixels)
+    except FileNotFoundError:
+        raise ImageError(name, "no such file") from None
+    except PermissionError:
+        raise ImageError(name, "permission denied; make it readable (chmod u+r)") from None
+    except OSError as error:
+        raise ImageError(name, f"cannot be read: {error.strerror or error}") from None
+
+
+def _read(file: IO[bytes], name: str, max_pixels: int) -> RgbImage:
+    """Return the picture in the open `file`; raise ImageError."""
+    start = file.read(16)
+    if not start:
+        raise ImageError(name, "is empty (0 bytes)")
+    file.seek(0)
+    try:
+        with _open_header(file, max_pixels) as image:
+            if image.width * image.height > max_pixels:
+                raise _too_large(name, image.width * image.height, max_pixels)
+            if image.format == "EPS":  # Pillow would run Ghostscript on it
+                raise ImageError(name, "is an EPS drawing, not a picture; save it as PNG")
+            image.load()
+            _turn_upright(image)
+            return _rgb(image, name)
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\d+", str(error))
+        raise _too_large(name, int(found[0]) if found else max_pixels + 1, max_pixels) from None
+    except UnidentifiedImageError:
+        raise ImageError(name, _not_identified(start)) from None
+    except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
+        if "truncated" in str(error).lower() or isinstance(error, EOFError | struct.error):
+            raise ImageError(name, "is truncated: the file ends too early; copy or download it again") from error
+        raise ImageError(name, f"is damaged ({' '.join(str(error).split())}); {RESAVE}") from error
+
+
+def _open_header(file: IO[bytes], max_pixels: int) -> Image.Image:
+    """Return the picture with only its header read, under our own limit in place of Pillow's.
+
+    Raises what Image.open raises; DecompressionBombError only for more than twice `max_pixels`.
+    """
+    with _pillow_limit, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _too_large(name: str, pixels: int, max_pixels: int) -> ImageError:
+    return ImageError(name, f"holds {pixels:,} pixels, more than {max_pixels:,}; raise the limit with --max-pixels")
+
+
+def _not_identified(start: bytes) -> str:
+    """Return the reason for a file that no decoder takes, by its first bytes."""
+    if start[4:8] == b"ftyp" and start[8:12] not in (b"avif", b"avis"):
+        return "is a HEIC picture or a video, which cannot be read; convert it to JPEG"
+    for signature, kind in SIGNATURES.items():
+        if signature in (start[: len(signature)], start[4 : 4 + len(signature)]):
+            return f"is a damaged {kind} file, or a kind of {kind} that cannot be read; {RESAVE}"
+    return "is not a picture; JPEG, PNG, WebP, GIF, BMP, TIFF and the like are read"
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Apply the EXIF rotation in place; a picture whose EXIF block is garbage stays as it is stored."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)  # EXIF 2.32, tag Orientation
+    except (SyntaxError, ValueError, OSError, struct.error):
+        return
+    if orientation != 1:
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _rgb(image: Image.Image, name: str) -> RgbImage:
+    """Return the decoded picture, of any of Pillow's modes, as uint8 RGB [H, W, 3]; raise ImageError."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = _eight_bits(image, name)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    if image.mode != "RGB":
+        try:
+            image = image.convert("RGB")
+        except ValueError:
+            raise ImageError(name, f"has colours of the kind {image.mode}, which cannot be read; {RESAVE}") from None
+    return np.array(image)
+
+
+def _eight_bits(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+    """Return a grey picture of 16-bit, 32-bit or float pixels, scaled to uint8 [H, W]; raise ImageError.
+
+    Integers span 0..65535 (a PNG, TIFF or PGM of 16 bits, whatever Pillow holds it in), floats 0..1; a picture that
+    leaves its span is refused, as its white is not known.
+    """
+    values = np.asarray(image)  # [H, W]
+    white = 1.0 if image.mode == "F" else 65535.0
+    if not (values.min() >= 0 and values.max() <= white):  # a NaN fails both
+        raise ImageError(name, f"has pixels outside 0..{white:g}, so its white is not known; {RESAVE}")
+    grey = np.rint(values * np.float32(WHITE / white)).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = WHITE
+    return grey
