@@ -1,0 +1,186 @@
+"""The arguments of the command `detect`: their parser, their help, and the settings that they make."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+from typing import NoReturn
+
+from detector import __version__
+from detector.config import CHOICES, DetectOptions, read_options
+from detector.inputs import OUTPUT_MARK
+from detector.report import TABLE, printable
+
+# The names of detector.formats.FORMATS after "table"; that module needs numpy, which --help should not wait for.
+FORMATS = (TABLE, "json", "csv", "coco", "ilsvrc", "voc", "yolo")
+MAX_PIXELS = 100_000_000
+WRONG_USAGE = 2
+
+DESCRIPTION = """\
+Find the objects of 200 classes in pictures: propose regions, crop them,
+classify the crops with an Inception network, suppress what is found twice
+(GoogLeNet's R-CNN, 2014)."""
+
+EPILOG = """\
+examples:
+  detect dog.jpg                         list what is in a picture
+  detect dog.jpg --out drawn             save drawn/dog.detected.jpg, .json too
+  detect photos --classes dog,person     two classes, all pictures of a folder
+  detect 'photos/**/*.png' --format csv  a pattern; one table of all pictures
+  curl -s https://example.org/a.jpg | detect -
+
+Results are printed as each picture is done. coco and ilsvrc number the
+pictures 1, 2, ... in the order of the inputs, counting those that cannot be
+read. json is a line a picture; yolo and voc print one picture after another,
+and with --out give each a file of its own. Folders and patterns pass over
+hidden files and over the files that --out wrote. Where dog.jpg or
+samples/dog.jpg does not exist, the picture of that name that comes with the
+package is taken.
+
+exit status: 0 all done, 1 a picture failed or an output could not be
+written, 2 wrong usage, 130 interrupted."""
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; one clear line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers wrong usage with one line in place of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USAGE, f"detect: error: {printable(message)} (see detect --help)\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser; options that are not given are None, so that --config and configs/detect.toml decide."""
+    default = read_options(DetectOptions)
+    parser = _Parser(
+        prog="detect",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="picture, folder, pattern, or - for standard input")
+
+    finding = parser.add_argument_group("what is found")
+    finding.add_argument(
+        "--threshold", type=float, metavar="SCORE", help=f"lowest score shown, 0..1 (default: {default.threshold:g})"
+    )
+    finding.add_argument(
+        "--nms",
+        type=float,
+        metavar="IOU",
+        help=f"of two boxes of a class that overlap more, the better stays (default: {default.nms:g})",
+    )
+    finding.add_argument(
+        "--top", type=int, metavar="N", help=f"most boxes of a class in a picture (default: {default.top})"
+    )
+    finding.add_argument(
+        "--classes", metavar="LIST", help="only these, names or ids 1..200 with commas between (default: all)"
+    )
+
+    pipeline = parser.add_argument_group("how it is found")
+    pipeline.add_argument(
+        "--model", metavar="NAME", help=f"a model of --list-models, or a weights file (default: {default.model})"
+    )
+    pipeline.add_argument(
+        "--proposals",
+        choices=CHOICES["proposals"],
+        help=f"regions from Selective Search, MultiBox or both (default: {default.proposals})",
+    )
+    pipeline.add_argument("--device", choices=CHOICES["device"], help=f"(default: {default.device})")
+    pipeline.add_argument("--runtime", choices=CHOICES["runtime"], help=f"(default: {default.runtime})")
+    pipeline.add_argument(
+        "--batch-size", type=int, metavar="N", help=f"crops the network takes at once (default: {default.batch_size})"
+    )
+    pipeline.add_argument(
+        "--seed", type=int, metavar="N", help=f"of the ranking of the proposals (default: {default.seed})"
+    )
+    pipeline.add_argument(
+        "--config", metavar="FILE", type=Path, help="TOML file of these settings; options given here win"
+    )
+
+    output = parser.add_argument_group("input and output")
+    output.add_argument("--format", choices=FORMATS, default=TABLE, help="of the results (default: table)")
+    output.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help=f"save NAME{OUTPUT_MARK}.jpg, the picture with its boxes, and beside it the results in --format "
+        "(json for table); pictures of one name become NAME-2, NAME-3, ... (default: nothing is saved)",
+    )
+    output.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        default=MAX_PIXELS,
+        help=f"refuse larger pictures unread (default: {MAX_PIXELS})",
+    )
+    loudness = output.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
+    loudness.add_argument(
+        "-v", "--verbose", action="store_true", help="times of the stages, numbers of proposals, crops per second"
+    )
+
+    parser.add_argument("--list-models", action="store_true", help="list the models and exit")
+    parser.add_argument("--version", action="version", version=f"detect {__version__}")
+    return parser
+
+
+def options_of(args: argparse.Namespace) -> DetectOptions:
+    """Return the settings of the run, the command line over --config over the defaults; raise UsageError."""
+    if not args.paths:
+        raise UsageError("no pictures given; try: detect samples/dog.jpg")
+    if args.max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, got {args.max_pixels}")
+    try:
+        options = read_options(DetectOptions, args.config)
+        given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(options)}
+        options = dataclasses.replace(options, **{name: value for name, value in given.items() if value is not None})
+    except OSError as error:
+        raise UsageError(f"--config {args.config}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if args.out is not None:
+        _make_folder(args.out)
+    if args.classes is not None:
+        args.classes = _labels(args.classes)
+    if args.model is not None:
+        _check_model(args.model)
+    return options
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the --out folder where it is missing; raise UsageError when nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"--out {folder}: is a file; give a folder") from None
+    except OSError as error:
+        raise UsageError(f"--out {folder}: {error.strerror or error}; give a folder that can be written") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {folder}: permission denied; give a folder that can be written")
+
+
+def _labels(text: str) -> tuple[int, ...]:
+    """Return the labels of `dog,person` or `58,124`; raise UsageError naming the nearest class of an unknown one."""
+    from detector.classes import det_names, label_of
+
+    try:
+        return tuple(label_of(name.strip(), det_names()) for name in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--classes: {error}") from None
+
+
+def _check_model(name: str) -> None:
+    """Raise UsageError when `name` is neither a model nor a weights file."""
+    from detector.weights import find_model
+
+    try:
+        find_model(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--model {error}") from None

@@ -1,0 +1,90 @@
+"""Flat options read from one TOML file; an unknown key is an error that names the nearest right one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeVar, get_type_hints
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectOptions:
+    """What one detection run depends on (configs/detect.toml holds the defaults that `detect` uses)."""
+
+    model: str = "inception_v3"  # a name of `detector.weights`, or a path
+    proposals: str = "ss"  # ss, multibox or both
+    backend: str = "opencv"  # implementation of Selective Search
+    superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
+    threshold: float = 0.3  # detections of a lower score are not shown
+    nms: float = 0.3  # R-CNN's IoU threshold, per class
+    top: int = 100  # R-CNN: at most 100 boxes an image and class
+    device: str = "auto"  # auto, cpu or cuda
+    runtime: str = "auto"  # auto, openvino or torch
+    precision: str = "auto"  # auto, f32, bf16 or int8
+    batch_size: int = 8
+    seed: int = 0  # of the proposals' ranking
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("threshold", 0.0, 1.0), ("nms", 0.0, 1.0)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {getattr(self, name)}")
+        for name in ("top", "batch_size", "superpixel_scale"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
+
+
+CHOICES = {
+    "proposals": ("ss", "multibox", "both"),
+    "backend": ("opencv",),
+    "device": ("auto", "cpu", "cuda"),
+    "runtime": ("auto", "openvino", "torch"),
+    "precision": ("auto", "f32", "bf16", "int8"),
+}
+
+
+def options_from(cls: type[T], table: Mapping[str, object], source: str) -> T:
+    """Return the dataclass `cls` filled from `table`; `source` names the file in messages.
+
+    Raises: ValueError for an unknown key (naming the nearest right one) or a value of the wrong type.
+    """
+    hints = get_type_hints(cls)
+    values: dict[str, object] = {}
+    for key, value in table.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)
+            raise ValueError(f"{source}: unknown key '{key}'; the nearest one is '{near[0]}'")
+        wanted = hints[key]
+        if wanted is float and type(value) is int:
+            value = float(value)
+        if type(value) is not wanted:
+            raise ValueError(f"{source}: '{key}' must be {wanted.__name__}, got {value!r}")
+        values[key] = value
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def read_options(cls: type[T], path: Path | None = None, default: str = "detect.toml") -> T:
+    """Return the dataclass `cls` read from a TOML file, or from the file `default` of the package `configs`.
+
+    Raises: OSError when the file cannot be read, ValueError for broken TOML, an unknown key or a wrong type.
+    """
+    source = str(path) if path else f"configs/{default}"
+    text = (path or files("configs").joinpath(default)).read_text(encoding="utf-8")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{source}: not valid TOML: {error}") from None
+    return options_from(cls, table, source)

@@ -1,0 +1,209 @@
+"""The pictures that a command line names (files, folders, patterns, standard input) and names for their results."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STDIN = "-"
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+OTHER_SUFFIXES = (".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".jp2")
+NETPBM_SUFFIXES = (".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = frozenset((*JPEG_SUFFIXES, *OTHER_SUFFIXES, *NETPBM_SUFFIXES))
+OUTPUT_MARK = ".detected"  # of our own pictures and results, which a folder or a pattern never yields
+MAX_STEM_BYTES = 200  # most file systems end names at 255 bytes; mark, number, suffix and temporary name need the rest
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to look at: `name` as it was given or found; `path` of its file, None for standard input."""
+
+    name: str
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An argument that names no picture, and the `reason` in one line."""
+
+    name: str
+    reason: str
+
+
+def expand(
+    arguments: Sequence[str],
+    sample: Callable[[str], Path],
+    note: Callable[[str], None],
+) -> Iterator[Picture | Problem]:
+    """Yield the pictures that `arguments` name, in their order and each file once, and a Problem for what names none.
+
+    A folder yields the pictures in it and below, known by suffix; a pattern (`*`, `?`, `[...]`, `**`) that is not a
+    file's own name yields the files that match. Both come in natural order, without hidden files and without the
+    outputs of earlier runs. `-` is standard input. Where nothing has a name, `sample` may know a bundled picture of
+    it (else it raises FileNotFoundError), and `note` is told which. Only names are held in memory, never pictures.
+    """
+    seen: set[str] = set()
+    for argument in arguments:
+        for item in _expand_one(argument, sample, note):
+            if isinstance(item, Picture):
+                key = os.path.realpath(item.path) if item.path else STDIN
+                if key in seen:
+                    continue
+                seen.add(key)
+            yield item
+
+
+def _expand_one(
+    argument: str, sample: Callable[[str], Path], note: Callable[[str], None]
+) -> Iterator[Picture | Problem]:
+    """Yield what one argument names; a file may come twice."""
+    if argument == STDIN:
+        yield Picture(STDIN, None)
+        return
+    if not argument:
+        yield Problem("''", "is an empty name; give a picture, a folder, a pattern or -")
+        return
+    path = Path(argument)
+    if not _exists(path):
+        if re.search(r"[*?[]", argument):
+            yield from _match(argument)
+            return
+        try:
+            path = _bundled(argument, sample)
+        except FileNotFoundError:
+            yield Problem(argument, "no such file")
+            return
+        note(f"{argument} is not here; using the bundled {path}")
+    if stat.S_ISDIR(_mode(path)):
+        yield from _walk(path)
+    else:
+        yield Picture(argument, path)
+
+
+def _exists(path: Path) -> bool:
+    """Return False where nothing has this name; a file behind a closed door counts, reading it tells the reason."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _bundled(argument: str, sample: Callable[[str], Path]) -> Path:
+    """Return the bundled picture for `dog.jpg` or `samples/dog.jpg`, or the folder for `samples`.
+
+    Raises: FileNotFoundError when there is none.
+    """
+    parts = Path(argument).parts
+    if parts == ("samples",):
+        return sample("dog.jpg").parent
+    if Path(argument).suffix and (len(parts) == 1 or (len(parts) == 2 and parts[0] == "samples")):
+        return sample(parts[-1])
+    raise FileNotFoundError(argument)
+
+
+def natural(name: str) -> tuple[tuple[str | int, ...], str]:
+    """Return a sorting key by which `img2` comes before `img10`, and upper and lower case stand together."""
+    parts = re.split(r"(\d+)", name.casefold())  # text and digits in turn, text first
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
+
+
+def _is_picture(path: Path) -> bool:
+    """Return whether a file found by looking around is taken: a picture by its suffix, and none of our outputs."""
+    return path.suffix.casefold() in SUFFIXES and not path.stem.casefold().endswith(OUTPUT_MARK)
+
+
+def _walk(folder: Path) -> Iterator[Picture | Problem]:
+    """Yield the pictures of a folder, then those of its subfolders; a folder reached twice by links comes once."""
+    waiting, visited, found = [folder], set[str](), False
+    while waiting:
+        current = waiting.pop()
+        real = os.path.realpath(current)
+        if real in visited:
+            continue
+        visited.add(real)
+        try:
+            names = sorted((p for p in current.iterdir() if not p.name.startswith(".")), key=lambda p: natural(p.name))
+        except OSError as error:
+            found = True
+            yield Problem(str(current), f"the folder cannot be read: {error.strerror}")
+            continue
+        folders = []
+        for path in names:
+            mode = _mode(path)
+            if stat.S_ISDIR(mode):
+                folders.append(path)
+            elif _is_picture(path) and (stat.S_ISREG(mode) or mode == 0):
+                found = True
+                yield Picture(str(path), path)
+        waiting += reversed(folders)
+    if not found:
+        yield Problem(str(folder), "no pictures in this folder (looked for .jpg, .png, .webp, .tif and the like)")
+
+
+def _mode(path: Path) -> int:
+    """Return the file mode behind `path`, or 0 where it cannot be told (a broken link, a closed folder)."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _match(pattern: str) -> Iterator[Picture | Problem]:
+    """Yield the files that match a pattern; one that ends in a wildcard takes pictures only."""
+    parts = Path(pattern).parts
+    root = Path(Path(pattern).anchor)
+    inner = [*parts[bool(root.anchor) :], *(["*"] if parts[-1] == "**" else [])]
+    try:
+        matches = sorted(root.glob("/".join(inner)), key=lambda path: [natural(part) for part in path.parts])
+    except ValueError as error:
+        yield Problem(pattern, f"no such file, and no pattern either: {error}")
+        return
+    found = False
+    for path in matches:
+        hidden = any(part.startswith(".") for part in path.parts if part not in parts)
+        taken = _is_picture(path) or (inner[-1][-1] not in "*?]" and not path.stem.endswith(OUTPUT_MARK))
+        if taken and not hidden and stat.S_ISREG(_mode(path)):
+            found = True
+            yield Picture(str(path), path)
+    if not found:
+        yield Problem(pattern, "no such file, and as a pattern it matches no picture")
+
+
+class OutputNames:
+    """Stems of the result files in one folder: never one twice, never one that would replace an input.
+
+    The first `a/x.jpg` gets `x`, a later `b/x.png` gets `x-2`; the order of the inputs decides alone, so that a
+    repeated run writes the same names. Case is ignored, as some file systems do.
+    """
+
+    def __init__(self, folder: Path, suffixes: Sequence[str], inputs: Iterable[str]) -> None:
+        """Take the `folder`, the `suffixes` that follow a stem, and the command's arguments, which stay untouched."""
+        self._folder = folder
+        self._suffixes = suffixes
+        self._inputs = {os.path.realpath(name) for name in inputs}
+        self._used: set[str] = set()
+        self._last: dict[str, int] = {}  # the last number given to a base name
+
+    def stem(self, picture: Picture) -> str:
+        """Return the stem for the results of `picture`, such as `x` or `x-2`."""
+        base = picture.path.stem if picture.path else "stdin"
+        while len(os.fsencode(base)) > MAX_STEM_BYTES:
+            base = base[:-1]
+        number = self._last.get(base.casefold(), 1)
+        stem = base if number == 1 else f"{base}-{number}"
+        while stem.casefold() in self._used or self._is_input(stem):
+            number += 1
+            stem = f"{base}-{number}"
+        self._last[base.casefold()] = number
+        self._used.add(stem.casefold())
+        return stem
+
+    def _is_input(self, stem: str) -> bool:
+        return any(os.path.realpath(self._folder / (stem + suffix)) in self._inputs for suffix in self._suffixes)

@@ -1,0 +1,105 @@
+"""An OpenVINO graph of a network, built operation by operation: no ONNX file and no torch on the way of `detect`.
+
+Normalisation, softmax and the sum over each class's ImageNet leaves are inside the graph, so that the input is the
+crops as they are cut (uint8 NHWC) and the output the scores of background and classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino import opset13 as ops
+
+from detector.networks.layers import AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
+from detector.weights import Model, Weights
+
+LEVELS = 256  # of an 8-bit quantization
+
+
+@dataclass(frozen=True)
+class _Builder:
+    """Turns layers into nodes; `int8` puts the intervals of the quantized training around every convolution."""
+
+    weights: Weights
+    int8: bool
+
+    def quantized(self, x: ov.Node, low: float, high: float) -> ov.Node:
+        """Return `x` rounded to 256 levels of [low, high]; unchanged without `int8`."""
+        if not self.int8:
+            return x
+        ends = [np.float32(low), np.float32(high)] * 2
+        return ops.fake_quantize(x, *ends, LEVELS)
+
+    def kernel(self, layer: Conv) -> ov.Node:
+        """Return the weights: float32, or signed 8-bit and symmetric per output channel, as VNNI and AMX take them."""
+        values = self.weights.kernel(layer.name)
+        if not self.int8:
+            return ops.constant(values)
+        scale = np.maximum(np.abs(values).max(axis=(1, 2, 3), keepdims=True) / 127, np.float32(1e-12))
+        rounded = ops.constant(np.round(values / scale).astype(np.int8))
+        return ops.multiply(ops.convert(rounded, "f32"), ops.constant(scale.astype(np.float32)))
+
+    def conv(self, x: ov.Node, layer: Conv) -> ov.Node:
+        strides, pad = [layer.stride, layer.stride], list(layer.pad)
+        x = ops.convolution(x, self.kernel(layer), strides, pad, pad, [1, 1])
+        x = ops.add(x, ops.constant(self.weights.bias(layer.name).reshape(1, -1, 1, 1)))
+        if not layer.relu:
+            return x
+        return self.quantized(ops.relu(x), *self.weights.interval(layer.name))
+
+    def layer(self, x: ov.Node, layer: Layer) -> ov.Node:
+        match layer:
+            case Conv():
+                return self.conv(x, layer)
+            case MaxPool(kernel, stride):
+                # opset 1: without the index output of the later versions, which is slower
+                return ov.opset1.max_pool(x, [stride, stride], [0, 0], [0, 0], [kernel, kernel])
+            case AvgPool(kernel):
+                pad = [kernel // 2, kernel // 2]
+                return ops.avg_pool(x, [1, 1], pad, pad, [kernel, kernel], exclude_pad=True)
+            case GlobalAvgPool():
+                return ops.reduce_mean(x, ops.constant(np.array([2, 3], np.int64)), keep_dims=True)
+            case Branches(_, branches):
+                return ops.concat([self.sequence(x, branch) for branch in branches], axis=1)
+
+    def sequence(self, x: ov.Node, layers: tuple[Layer, ...]) -> ov.Node:
+        for layer in layers:
+            x = self.layer(x, layer)
+        return x
+
+
+def _standardised(logits: ov.Node, sharpness: float) -> ov.Node:
+    """Return `logits` [batch, outputs] divided by their standard deviation, times `sharpness`."""
+    axis = ops.constant(np.array([1], np.int64))
+    centred = ops.subtract(logits, ops.reduce_mean(logits, axis, keep_dims=True))
+    variance = ops.reduce_mean(ops.multiply(centred, centred), axis, keep_dims=True)
+    return ops.multiply(centred, ops.divide(ops.constant(np.float32(sharpness)), ops.sqrt(variance)))
+
+
+def scores_model(
+    model: Model,
+    weights: Weights,
+    leaves: npt.NDArray[np.float32],
+    batch: int,
+    int8: bool = False,
+) -> ov.Model:
+    """Return the graph `uint8 [batch, size, size, 3] -> float32 [batch, 1 + classes]`.
+
+    leaves: [outputs of the network, 1 + classes], the matrix that adds softmax scores into classes; int8: quantize
+    to the intervals that the weights file holds.
+    """
+    build = _Builder(weights, int8)
+    crops = ops.parameter([batch, model.size, model.size, 3], np.uint8, name="crops")
+    x = ops.transpose(ops.convert(crops, "f32"), ops.constant(np.array([0, 3, 1, 2], np.int64)))
+    mean, scale = np.float32(model.mean), np.float32(1 / model.scale)
+    x = ops.multiply(ops.subtract(x, ops.constant(mean)), ops.constant(scale))
+    x = build.quantized(x, -model.mean / model.scale, (255 - model.mean) / model.scale)
+    x = build.sequence(x, model.layers)
+    logits = ops.reshape(x, ops.constant(np.array([batch, -1], np.int64)), special_zero=False)
+    if model.sharpness:
+        logits = _standardised(logits, model.sharpness)
+    scores = ops.matmul(ops.softmax(logits, axis=1), ops.constant(leaves), False, False)
+    return ov.Model([ops.result(scores, name="scores")], [crops], "scores")

@@ -1,0 +1,110 @@
+"""The detector, as section 8 of the GoogLeNet paper describes it: propose, crop, classify, suppress."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from detector.classes import det_names
+from detector.config import DetectOptions
+from detector.crops import warp
+from detector.detections import Detections
+from detector.runtimes.classifier import load_classifier
+from detector.weights import find_model
+from proposals.boxes import nms_per_class
+from proposals.frame import Image, check_image
+from proposals.opencv import selective_search_opencv
+from proposals.region_proposals import Proposals
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What every stage made of one picture, for teaching and measuring; seconds per stage by the wall clock."""
+
+    proposals: Proposals
+    crops: int
+    scores: npt.NDArray[np.float32]  # [crops, 1 + classes], column 0 is background
+    detections: Detections
+    seconds: dict[str, float]
+
+
+class Detector:
+    """The whole pipeline with its network loaded; one object serves any number of pictures."""
+
+    def __init__(self, options: DetectOptions | None = None) -> None:
+        """Load the network that `options` name (default: configs/detect.toml's).
+
+        Raises: FileNotFoundError for an unknown model, ValueError for options that do not go together or damaged
+        weights.
+        """
+        self.options = options or DetectOptions()
+        if self.options.proposals != "ss":
+            raise ValueError(
+                f"proposals '{self.options.proposals}': no MultiBox weights are installed; use --proposals ss"
+            )
+        o = self.options
+        self.classify = load_classifier(find_model(o.model), o.runtime, o.device, o.precision, o.batch_size)
+
+    def __call__(self, image: Image) -> Detections:
+        """Return what is in `image` (uint8 RGB [H, W, 3]), by falling score. Raises: ValueError for another array."""
+        return self.trace(image).detections
+
+    def trace(self, image: Image) -> Trace:
+        """Return the detections of `image` together with what each stage made on the way."""
+        check_image(image)
+        clock = _Clock()
+        proposals = self.propose(image)
+        clock.stop("propose")
+        crops = self.crop(image, proposals)
+        clock.stop("crop")
+        scores = self.classify(crops)
+        clock.stop("classify")
+        detections = self.suppress(image, proposals, scores)
+        clock.stop("suppress")
+        return Trace(proposals, len(crops), scores, detections, clock.seconds)
+
+    def propose(self, image: Image) -> Proposals:
+        """Return the regions to look at: Selective Search with the superpixel size doubled (section 8)."""
+        return selective_search_opencv(image, self.options.superpixel_scale, self.options.seed)
+
+    def crop(self, image: Image, proposals: Proposals) -> npt.NDArray[np.uint8]:
+        """Return each region warped with its context to what the network takes (R-CNN): uint8 [N, S, S, 3]."""
+        model = self.classify.model
+        return warp(image, proposals.boxes, model.size, model.fill)
+
+    def suppress(self, image: Image, proposals: Proposals, scores: npt.NDArray[np.float32]) -> Detections:
+        """Return the detections that the threshold and non-maximum suppression, class by class, leave (R-CNN).
+
+        scores: [N, 1 + classes] of the proposals, column 0 being background.
+        """
+        o = self.options
+        kept, columns = nms_per_class(proposals.boxes, scores[:, 1:], o.nms, o.threshold, o.top)
+        return Detections(
+            boxes=proposals.boxes[kept],
+            scores=np.minimum(scores[kept, columns + 1], 1),
+            labels=columns + 1,
+            sources=proposals.sources[kept],
+            image_size=(image.shape[1], image.shape[0]),
+            class_names=det_names(),
+        ).ordered()
+
+    def describe(self) -> str:
+        """Return in one line what runs where."""
+        o = self.options
+        return f"Selective Search ({o.backend}, superpixel scale {o.superpixel_scale}); {self.classify.describe()}"
+
+
+class _Clock:
+    """Wall-clock seconds of consecutive stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def stop(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now

@@ -1,0 +1,1 @@
+"""Runtimes: `uint8 NHWC crops -> float32 scores`, by OpenVINO or by torch."""

@@ -1,0 +1,101 @@
+"""Networks in torch, on the CPU (the reference) or on CUDA; torchvision's GoogLeNet runs here only."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detector.classes import leaf_matrix
+from detector.networks.torch_module import load_into, torch_network
+from detector.runtimes.classifier import Crops, Scores
+from detector.weights import Model, load_weights
+
+# torchvision's GoogLeNet takes ImageNet-normalised input and, with `transform_input`, turns it into (x - 0.5) / 0.5
+# itself; without it, the input (pixel - 127.5) / 127.5 is the same thing (torchvision/models/googlenet.py).
+
+
+class TorchClassifier:
+    """A network in torch; each crop's scores do not depend on its batch beyond rounding."""
+
+    def __init__(self, model: Model, device: str = "cpu", precision: str = "auto", batch_size: int = 8) -> None:
+        """Build the module and move it to `device` (cpu or cuda); precision auto: f32 on the CPU, bf16 on CUDA."""
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("torch finds no CUDA device here; use --device cpu")
+        if precision == "auto":
+            precision = "bf16" if device == "cuda" else "f32"
+        if precision not in ("f32", "bf16"):
+            raise ValueError(f"the torch runtime has precision f32 and bf16, not '{precision}'; use --runtime openvino")
+        self.model = model
+        self.device = torch.device(device)
+        self.precision = precision
+        self.batch_size = batch_size
+        self._network = load_network(model).eval().to(self.device).to(memory_format=torch.channels_last)
+        self._leaves = torch.from_numpy(leaf_matrix()).to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, crops: Crops) -> Scores:
+        """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]."""
+        if not len(crops):
+            return np.zeros((0, self._leaves.shape[1]), np.float32)
+        pixels = torch.from_numpy(np.ascontiguousarray(crops))
+        starts = range(0, len(crops), self.batch_size)
+        parts = [self._scores(pixels[start : start + self.batch_size]) for start in starts]
+        return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
+
+    def _scores(self, batch: Tensor) -> Tensor:
+        x = batch.to(self.device).permute(0, 3, 1, 2).float()
+        x = (x - self.model.mean) / self.model.scale
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits: Tensor = self._network(x)
+        logits = logits.flatten(1).float()
+        if self.model.sharpness:
+            logits = logits * (self.model.sharpness / logits.std(dim=1, correction=0, keepdim=True))
+        return logits.softmax(dim=1) @ self._leaves
+
+    def describe(self) -> str:
+        """Return in one line what runs where."""
+        where = torch.cuda.get_device_name() if self.device.type == "cuda" else "the CPU"
+        return (
+            f"{self.model.name} at {self.model.size} px, torch {torch.__version__} on {where}, {self.precision}, "
+            f"batches of {self.batch_size}"
+        )
+
+
+def load_network(model: Model) -> nn.Module:
+    """Return the network of `model` with its weights, on the CPU, float32.
+
+    Raises: ValueError when weights are damaged, or torchvision's cannot be downloaded (naming the cure).
+    """
+    if not model.file:
+        return _torchvision_googlenet(model)
+    network = torch_network(model.layers)
+    load_into(network, load_weights(model))
+    return network
+
+
+def _torchvision_googlenet(model: Model) -> nn.Module:
+    """Return torchvision's GoogLeNet with its ImageNet weights, from torch's hub folder or downloaded."""
+    from torchvision.models import GoogLeNet_Weights, googlenet
+
+    weights = GoogLeNet_Weights.IMAGENET1K_V1
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    # torch checks what it downloads, not what it finds; the file name ends in the first digits of its sha256
+    if kept.is_file() and not hashlib.sha256(kept.read_bytes()).hexdigest().startswith(kept.stem.rsplit("-", 1)[1]):
+        raise ValueError(
+            f"{model.name}: {kept} is damaged (its sha256 differs); delete it, so that it is fetched again"
+        )
+    try:
+        state = weights.get_state_dict(check_hash=True, progress=False, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{model.name}: cannot download torchvision's weights ({error}); go online once (they are kept in "
+            "torch's hub folder), or use --model inception_v3, which ships with the package"
+        ) from None
+    network: nn.Module = googlenet(weights=None, aux_logits=False, transform_input=False, init_weights=False)
+    network.load_state_dict({name: value for name, value in state.items() if not name.startswith("aux")})
+    return network

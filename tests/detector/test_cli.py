@@ -1,0 +1,470 @@
+"""The command: exit statuses, one-line errors, clean standard output, files of its own, and the real detector."""
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector import __version__, formats
+from detector.arguments import FORMATS, MAX_PIXELS
+from detector.cli import main
+from detector.config import DetectOptions, read_options
+from detector.detections import Detections
+from detector.images import MAX_PIXELS as LOADER_MAX_PIXELS
+from detector.images import read_image
+from detector.pipeline import Detector
+from detector.report import PLAIN_COLUMNS, plain_rows, printable
+from proposals.region_proposals import MULTIBOX, SELECTIVE_SEARCH
+
+ROOT = Path(__file__).parents[2]
+DOG = ROOT / "samples" / "dog.jpg"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with three flat strips of a real picture, which have few regions and so take little time."""
+    dog = Image.open(DOG)
+    for name, top in (("a.png", 330), ("b.png", 360), ("sub/a.png", 390)):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        dog.crop((130, top, 290, top + 10)).save(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def detect(*arguments: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "detector.cli", *arguments]
+    return subprocess.run(command, capture_output=True, env=ENVIRONMENT, timeout=120, **options)
+
+
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The complaint of a command that must end with status 2, one line on standard error and nothing else."""
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capsys.readouterr()
+    assert status == 2 and out == ""
+    assert err.startswith("detect: error: ") and err.endswith(" (see detect --help)\n") and err.count("\n") == 1
+    return err.removeprefix("detect: error: ").removesuffix(" (see detect --help)\n")
+
+
+def test_names_told_twice_agree() -> None:
+    assert ("table", *formats.FORMATS) == FORMATS
+    assert MAX_PIXELS == LOADER_MAX_PIXELS
+
+
+def test_help_version_and_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    words = (
+        "--model --proposals --threshold --nms --top --classes --format --out --device --runtime --batch-size --seed"
+    )
+    for option in (*words.split(), "--max-pixels", "--config", "--quiet", "--verbose", "--list-models", "--version"):
+        assert option in text
+    default = read_options(DetectOptions)
+    assert f"(default: {default.threshold:g})" in text and f"(default: {default.model})" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"detect {__version__}\n"
+    assert main(["--list-models"]) == 0
+    assert any(line.startswith(f"{default.model}  ") for line in capsys.readouterr().out.splitlines())
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    for arguments, complaint in (
+        ([], "no pictures given; try: detect samples/dog.jpg"),
+        (["--threshold", "2"], "threshold must lie in 0..1, got 2.0"),
+        (["--threshold", "nan"], "threshold must lie in 0..1, got nan"),
+        (["--nms=-1"], "nms must lie in 0..1, got -1.0"),
+        (["--top", "0"], "top must be at least 1, got 0"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--seed=-1"], "seed must not be negative, got -1"),
+        (["--max-pixels", "0"], "--max-pixels must be at least 1, got 0"),
+        (["--threshold", "high"], "argument --threshold: invalid float value: 'high'"),
+        (["--top", "1.5"], "argument --top: invalid int value: '1.5'"),
+        (["--format", "xml"], "argument --format: invalid choice: 'xml'"),
+        (["--proposals", "grid"], "argument --proposals: invalid choice: 'grid'"),
+        (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
+        (["--thresh", "0.5"], "unrecognized arguments: --thresh"),
+        (["--quiet", "--verbose"], "argument -v/--verbose: not allowed with argument -q/--quiet"),
+        (["--classes", "dgo"], "--classes: unknown class 'dgo' (a name or an id 1..200); did you mean 'dog'?"),
+        (["--classes", "dog,,cat"], "--classes: unknown class ''"),
+        (["--classes", "201"], "--classes: unknown class '201'"),
+        (["--model", "inception"], "--model inception: no model of that name and no file; known models: "),
+        (["--config", "no.toml"], "--config no.toml: No such file or directory"),
+        (["--out", "a.png"], "--out a.png: is a file; give a folder"),
+        (["--out", "a.png/x"], "--out a.png/x: Not a directory; give a folder that can be written"),
+    ):
+        found = usage_error(capsys, *arguments, *(["a.png"] if arguments else []))
+        assert found.startswith(complaint), found
+
+
+def test_config_file(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    config = album / "my.toml"
+    for text, complaint in (
+        ("treshold = 0.5", "my.toml: unknown key 'treshold'; the nearest one is 'threshold'"),
+        ("threshold = 'x'", "my.toml: 'threshold' must be float, got 'x'"),
+        ("threshold =", "my.toml: not valid TOML"),
+        ("model = 'none'", "none: no model of that name and no file"),
+    ):
+        config.write_text(text)
+        assert complaint in usage_error(capsys, "--config", "my.toml", "a.png")
+    config.write_text("threshold = 0.9\ntop = 1")
+    assert main(["a.png", "--config", "my.toml", "--threshold", "0.2", "--format", "json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)["detections"]
+    assert len({d["label"] for d in found}) == len(found) > 0  # top = 1 a class is the file's
+    assert min(d["score"] for d in found) < 0.9  # the command line goes over the file
+
+
+def test_multibox_without_weights_is_wrong_usage_or_runs(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    options = DetectOptions(proposals="multibox")
+    try:
+        Detector(options)
+    except (ValueError, OSError) as error:
+        assert str(error) in usage_error(capsys, "a.png", "--proposals", "multibox")
+    else:
+        assert main(["a.png", "--proposals", "multibox", "--format", "json"]) == 0
+
+
+def test_results_are_those_of_the_detector(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    options = DetectOptions(threshold=0.2, top=5)
+    expected = Detector(options)(read_image("a.png"))
+    assert len(expected) > 1
+    assert main(["a.png", "--threshold", "0.2", "--top", "5", "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert out == formats.render(expected, "json", "a.png", 1) and err == ""
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_streams_and_fills_files(capsys: pytest.CaptureFixture[str], album: Path, format: str) -> None:
+    status = main(["a.png", "no.png", "sub/a.png", "--threshold", "0.2", "--format", format, "--out", "out"])
+    out, err = capsys.readouterr()
+    assert status == 1
+    assert err == "detect: no.png: no such file\n"
+    kind = "json" if format == "table" else format
+    saved = {path.name for path in (album / "out").iterdir()}
+    suffix = formats.SUFFIX[kind]
+    assert saved == {f"{stem}.detected{end}" for stem in ("a", "a-2") for end in (".jpg", suffix)}
+    for stem, name in (("a", "a.png"), ("a-2", "sub/a.png")):
+        assert read_image(f"out/{stem}.detected.jpg").shape == read_image(name).shape
+    text = (album / "out" / f"a-2.detected{suffix}").read_text()
+    match format:
+        case "table":
+            lines = out.splitlines()
+            assert lines[0].split("\t") == list(PLAIN_COLUMNS)
+            assert {line.split("\t")[0] for line in lines[1:]} == {"a.png", "sub/a.png"}
+            assert {len(line.split("\t")) for line in lines} == {8}
+            assert json.loads(text)["picture"] == "sub/a.png"
+        case "json":
+            assert [json.loads(line)["picture"] for line in out.splitlines()] == ["a.png", "sub/a.png"]
+            assert out.endswith(text)
+        case "csv":
+            header, *rows = out.splitlines()
+            assert text.splitlines() == [header, *[row for row in rows if row.startswith("sub/a.png,")]]
+        case "coco":
+            entries = json.loads(out)
+            assert {entry["image_id"] for entry in entries} == {1, 2}  # no.png is no picture and takes no number
+            assert json.loads(text) == [entry for entry in entries if entry["image_id"] == 2]
+        case "ilsvrc":
+            assert text.splitlines() == [line for line in out.splitlines() if line.startswith("2 ")] != []
+        case "voc":
+            assert list(formats.from_voc(out, "stdout")) == ["a.png", "sub/a.png"]
+            assert list(formats.from_voc(text, "file")) == ["sub/a.png"]
+        case "yolo":
+            assert out.startswith("# a.png\n") and out.endswith(f"# sub/a.png\n{text}")
+
+
+def test_a_bad_picture_keeps_its_number_and_name(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    (album / "bad").mkdir()
+    (album / "bad" / "a.png").write_bytes((album / "a.png").read_bytes()[:100])
+    status = main(["bad/a.png", "a.png", "--threshold", "0.2", "--format", "coco", "--out", "out"])
+    out, err = capsys.readouterr()
+    assert status == 1
+    assert {entry["image_id"] for entry in json.loads(out)} == {2}
+    assert err == "detect: bad/a.png: is truncated: the file ends too early; copy or download it again\n"
+    assert sorted(path.name for path in (album / "out").iterdir()) == ["a-2.detected.jpg", "a-2.detected.json"]
+
+
+def test_failures_are_lines_and_the_rest_goes_on(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    (album / "text.jpg").write_text("hello")
+    (album / "empty.jpg").touch()
+    (album / "void").mkdir()
+    arguments = [
+        "no.jpg",
+        "*.gif",
+        "void",
+        "text.jpg",
+        "empty.jpg",
+        "a.png",
+        "--max-pixels",
+        "1599",
+        "--format",
+        "json",
+    ]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "detect: no.jpg: no such file",
+        "detect: *.gif: no such file, and as a pattern it matches no picture",
+        "detect: void: no pictures in this folder (looked for .jpg, .png, .webp, .tif and the like)",
+        "detect: text.jpg: is not a picture; JPEG, PNG, WebP, GIF, BMP, TIFF and the like are read",
+        "detect: empty.jpg: is empty (0 bytes)",
+        "detect: a.png: holds 1,600 pixels, more than 1,599; raise the limit with --max-pixels",
+    ]
+
+
+def test_nothing_to_read_does_not_load_the_network(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    begin = time.perf_counter()
+    assert main(["no.jpg", "--format", "coco"]) == 1
+    assert time.perf_counter() - begin < 0.3
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_classes_and_verbose(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    assert main(["a.png", "--threshold", "0", "--classes", "Dog, 59", "--verbose", "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    found = [line.split(",")[1] for line in out.splitlines()[1:]]
+    assert set(found) == {"dog", "domestic cat"}
+    ready, stages = err.splitlines()
+    assert "ready after" in ready
+    for word in ("proposals", "crops, ", f"{len(found)} detections", "propose", "classify", "suppress", "crops/s)"):
+        assert word in stages
+
+
+def test_inputs_are_never_overwritten_and_reruns_write_the_same(album: Path) -> None:
+    shutil.copy("a.png", "a.detected.jpg")
+    before = Path("a.detected.jpg").read_bytes()
+    for _ in range(2):
+        assert main(["a.png", "a.detected.jpg", "--out", ".", "--quiet"]) == 0
+        assert Path("a.detected.jpg").read_bytes() == before
+        assert sorted(path.name for path in album.glob("a*")) == [
+            *("a-2.detected.jpg", "a-2.detected.json", "a.detected.detected.jpg", "a.detected.detected.json"),
+            *("a.detected.jpg", "a.png"),
+        ]
+
+
+def test_outputs_in_a_folder_are_no_inputs_of_the_next_run(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    for _ in range(2):
+        assert main(["sub", "--out", "sub", "--format", "json"]) == 0
+        assert [json.loads(line)["picture"] for line in capsys.readouterr().out.splitlines()] == ["sub/a.png"]
+    assert sorted(path.name for path in (album / "sub").iterdir()) == [
+        *("a.detected.jpg", "a.detected.json", "a.png"),
+    ]
+
+
+def test_standard_input_odd_names_and_options_between(album: Path) -> None:
+    odd = [os.fsdecode(b"\xff.png"), "new\nline.png", "-dash.png"]
+    for name in odd:
+        shutil.copy("a.png", name)
+    content = Path("a.png").read_bytes()
+    done = detect("-", odd[0], "--format", "json", odd[1], "--out", "out", "--", odd[2], input=content)
+    assert done.returncode == 0 and done.stderr == b""
+    lines = [json.loads(line) for line in done.stdout.decode("ascii").splitlines()]
+    assert [line["picture"] for line in lines] == ["-", *odd]
+    assert len({json.dumps(line["detections"]) for line in lines}) == 1
+    assert (album / "out" / "stdin.detected.jpg").exists()
+    assert len(list((album / "out").iterdir())) == 8
+    done = detect(*odd[:2], "--format", "csv", "--quiet", "--threshold", "0.2")
+    assert done.returncode == 0
+    assert {name.split(",")[0] for name in done.stdout.decode().splitlines()[1:]} >= {"\\xff.png"}
+    done = detect(odd[0] + "no", "two\nlines")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"detect: \\xff.pngno: no such file\ndetect: two\\nlines: no such file\n",
+    )
+
+
+def test_no_picture_on_standard_input(album: Path) -> None:
+    done = detect("-", input=b"")
+    assert (done.returncode, done.stderr) == (1, b"detect: -: is empty (0 bytes)\n")
+
+
+@pytest.mark.slow
+def test_bundled_sample_outside_a_checkout(album: Path) -> None:
+    done = detect("samples/dog.jpg", "--format", "json", "--classes", "dog")
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"detect: samples/dog.jpg is not here; using the bundled ")
+    result = json.loads(done.stdout)
+    assert (result["picture"], result["width"], result["height"]) == ("samples/dog.jpg", 768, 576)
+    assert result["detections"] and {d["class"] for d in result["detections"]} == {"dog"}
+
+
+def modules_after(code: str, cwd: Path) -> set[str]:
+    script = f"import sys\n{code}\nprint('MODULES', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=ENVIRONMENT, cwd=cwd, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_the_command_imports_little(album: Path) -> None:
+    heavy = {"torch", "torchvision", "openvino", "cv2", "rich", "numpy", "PIL", "sklearn", "pandas", "scipy"}
+    assert not heavy & modules_after("import detector.cli", album)
+    run = "from detector.cli import main\nassert main(['a.png', '--runtime', 'openvino', '--out', 'out']) == 0"
+    loaded = modules_after(run, album)
+    assert "openvino" in loaded
+    assert not {"torch", "torchvision", "sklearn", "pandas", "scipy", "matplotlib"} & loaded
+
+
+def test_help_answers_at_once(album: Path) -> None:
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        assert detect("--help").returncode == 0
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 0.3  # about 0.07 s on a machine with nothing else to do
+
+
+def test_broken_pipe_ends_quietly(album: Path) -> None:
+    command = [sys.executable, "-m", "detector.cli", "a.png", "b.png", "--threshold", "0", "--format", "csv"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline().startswith(b"picture,")
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 141
+    process.stderr.close()
+
+
+def test_full_disk(album: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "detector.cli", "a.png", "--format", "json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=60)
+    assert done.stderr == b"detect: cannot write to standard output: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_out_folder_that_goes_away(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    (album / "out").mkdir()
+    (album / "out" / "a.detected.jpg").mkdir()  # a folder where the picture should go
+    assert main(["a.png", "b.png", "--out", "out", "--format", "json"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1 and "out/a.detected.jpg" in err and err.startswith("detect: cannot write ")
+
+
+def test_unwritable_out_folder(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    (album / "locked").mkdir(mode=0o500)
+    if os.access(album / "locked", os.W_OK):
+        pytest.skip("permissions do not bind this user")
+    assert usage_error(capsys, "a.png", "--out", "locked").startswith("--out locked: permission denied")
+
+
+def test_interrupt(album: Path) -> None:
+    for i in range(200):
+        shutil.copy("a.png", f"copy{i}.png")
+    command = [sys.executable, "-m", "detector.cli", ".", "--format", "coco", "--threshold", "0.01"]
+    process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert process.stdout is not None
+    first = b""
+    while b"image_id" not in first:  # results come while the command is at work
+        first += process.stdout.read(4096) or pytest.fail("the command ended too early")
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b"detect: interrupted\n"
+    assert json.loads(first + rest)  # what was done by then is a whole document
+
+
+def on_terminal(*arguments: str) -> tuple[int, str]:
+    """The status and the screen of a command whose three streams are a terminal of 100 columns."""
+    pid, screen = pty.fork()
+    if pid == 0:
+        environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
+        os.execve(sys.executable, [sys.executable, "-m", "detector.cli", *arguments], environment)
+    text = b""
+    while True:
+        try:
+            part = os.read(screen, 65536)
+        except OSError:  # the terminal closes with its last process
+            break
+        if not part:
+            break
+        text += part
+    os.close(screen)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text.decode()
+
+
+@pytest.mark.slow
+def test_terminal_gets_tables_a_bar_and_a_hint(album: Path) -> None:
+    status, screen = on_terminal("a.png", "b.png", "no.png", "--threshold", "0.2")
+    assert status == 1
+    assert "a.png" in screen and "160 x 10" in screen and "score" in screen and "selective search" in screen
+    assert "\x1b[1m" in screen  # colours and bold
+    assert "0/2" in screen and "1/2" in screen  # the bar counts pictures, not complaints
+    assert "detect: no.png: no such file" in screen
+    assert "--out DIR" not in screen  # there is something more urgent to say
+    status, screen = on_terminal("a.png")
+    assert status == 0
+    assert "add --out DIR to save the pictures with their boxes drawn" in screen
+    assert "0/1" not in screen
+
+
+def test_quiet_terminal_gets_nothing_but_results(album: Path) -> None:
+    status, screen = on_terminal("a.png", "b.png", "--quiet", "--format", "json")
+    assert status == 0
+    assert [json.loads(line)["picture"] for line in screen.splitlines()] == ["a.png", "b.png"]
+
+
+def test_terminal_as_standard_input_is_no_picture(album: Path) -> None:
+    status, screen = on_terminal("-")
+    assert status == 1
+    assert "detect: -: no picture on standard input; pipe one into the command" in screen
+
+
+def test_plain_rows_by_hand() -> None:
+    detections = Detections(
+        np.array([[0, 0, 1, 1], [1.25, 2, 30, 40.75]], np.float32),
+        np.array([0.98766, 0.5], np.float32),
+        np.array([2, 1]),
+        np.array([MULTIBOX, SELECTIVE_SEARCH]),
+        (50, 60),
+        ("dog", "domestic cat"),
+    )
+    assert plain_rows(detections, "a\tb.jpg") == (
+        "a\\tb.jpg\tdomestic cat\t0.9877\t0.0\t0.0\t1.0\t1.0\tmultibox\n"
+        "a\\tb.jpg\tdog\t0.5000\t1.2\t2.0\t30.0\t40.8\tselective search\n"
+    )
+    assert plain_rows(Detections.empty((5, 5), ("dog",)), "x") == ""
+
+
+def test_printable() -> None:
+    assert printable("Ünï 狗 [x].jpg") == "Ünï 狗 [x].jpg"
+    assert printable("a\nb\t\x1b[0m\u2028") == "a\\nb\\t\\x1b[0m\\u2028"
+    assert printable(os.fsdecode(b"\xffa")) == "\\xffa"
+
+
+def test_memory_does_not_grow_with_the_pictures(album: Path) -> None:
+    big = Image.open(DOG).crop((130, 330, 290, 332)).resize((1600, 20))
+    for i in range(12):
+        big.save(f"sub/{i}.bmp")
+    code = """
+import resource, sys
+from detector.cli import main
+peaks = []
+for count in (4, 12):
+    assert main([*[f"sub/{i}.bmp" for i in range(count)], "--quiet", "--format", "json"]) == 0
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(*peaks, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ENVIRONMENT, text=True, timeout=120)
+    first, second = map(int, done.stderr.split())
+    assert second < 1.3 * first

@@ -1,0 +1,46 @@
+"""Options from TOML: defaults, and one clear line for each kind of mistake."""
+
+import dataclasses
+
+import pytest
+
+from detector.config import DetectOptions, options_from, read_options
+
+
+def test_the_shipped_defaults_are_the_dataclass_defaults():
+    assert read_options(DetectOptions) == DetectOptions()
+
+
+def test_a_file_overrides_and_integers_serve_as_floats(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('threshold = 1\nruntime = "torch"\n')
+    assert read_options(DetectOptions, path) == dataclasses.replace(DetectOptions(), threshold=1.0, runtime="torch")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("treshold = 0.5", "unknown key 'treshold'; the nearest one is 'threshold'"),
+        ("Batch-Size = 4", "the nearest one is 'batch_size'"),
+        ('threshold = "high"', "'threshold' must be float, got 'high'"),
+        ("top = 1.5", "'top' must be int, got 1.5"),
+        ("top = true", "'top' must be int, got True"),
+        ("threshold = 1.5", r"threshold must lie in 0\.\.1, got 1.5"),
+        ("nms = nan", r"nms must lie in 0\.\.1, got nan"),
+        ("top = 0", "top must be at least 1"),
+        ("seed = -1", "seed must not be negative"),
+        ('proposals = "rpn"', "proposals must be one of ss, multibox, both, got 'rpn'"),
+        ("threshold = ", "not valid TOML"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(tmp_path, text, message):
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_options(DetectOptions, path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_options_from_names_its_source():
+    with pytest.raises(ValueError, match="command line: unknown key 'x'"):
+        options_from(DetectOptions, {"x": 1}, "command line")

@@ -1,0 +1,69 @@
+"""Inception-v3 as data: shapes and counts against hand-worked numbers, one definition in two frameworks."""
+
+import numpy as np
+import pytest
+import torch
+
+from detector.networks.inception_v3 import INCEPTION_V3, MIN_SIZE
+from detector.networks.layers import Branches, Conv, convolutions
+from detector.networks.torch_module import torch_network
+
+
+def outputs_of(layer):
+    """Channels that leave a layer."""
+    if isinstance(layer, Conv):
+        return layer.outputs
+    last = [branch[-1] for branch in layer.branches]
+    return sum(outputs_of(part) for part in last if isinstance(part, Conv | Branches))
+
+
+def test_channels_of_the_modules_are_those_of_table_1():
+    sizes = {layer.name: outputs_of(layer) for layer in INCEPTION_V3 if isinstance(layer, Branches)}
+    pooled = {"Mixed_6a": 288, "Mixed_7a": 768}  # the max-pooling branch of a grid reduction passes its input on
+    totals = {name: count + pooled.get(name, 0) for name, count in sizes.items()}
+    assert totals == {
+        "Mixed_5b": 256,
+        "Mixed_5c": 288,
+        "Mixed_5d": 288,
+        "Mixed_6a": 768,
+        "Mixed_6b": 768,
+        "Mixed_6c": 768,
+        "Mixed_6d": 768,
+        "Mixed_6e": 768,
+        "Mixed_7a": 1280,
+        "Mixed_7b": 2048,
+        "Mixed_7c": 2048,
+    }
+
+
+def test_every_convolution_has_its_own_name():
+    names = [conv.name for conv in convolutions(INCEPTION_V3)]
+    assert len(names) == len(set(names)) == 95
+
+
+@pytest.mark.parametrize(("size", "grids"), [(299, (35, 17, 8)), (160, (17, 8, 3)), (MIN_SIZE, (7, 3, 1))])
+def test_grids(size, grids):
+    module = torch_network(INCEPTION_V3).eval()
+    x = torch.zeros(1, 3, size, size)
+    seen = []
+    with torch.inference_mode():
+        for layer, part in zip(INCEPTION_V3, module, strict=True):
+            x = part(x)
+            if isinstance(layer, Branches) and (not seen or seen[-1] != x.shape[-1]):
+                seen.append(x.shape[-1])
+    assert tuple(seen) == grids
+    assert x.shape == (1, 1000, 1, 1)
+
+
+def test_a_smaller_picture_has_no_window_left():
+    with pytest.raises(RuntimeError), torch.inference_mode():
+        torch_network(INCEPTION_V3)(torch.zeros(1, 3, MIN_SIZE - 1, MIN_SIZE - 1))
+
+
+def test_same_padding_keeps_the_grid():
+    for conv in convolutions(INCEPTION_V3):
+        if conv.padding == "same":
+            assert conv.stride == 1 and all(k % 2 for k in conv.kernel), conv
+            assert np.array_equal(np.multiply(conv.pad, 2) + 1, conv.kernel)
+        else:
+            assert conv.pad == (0, 0)

@@ -1,0 +1,135 @@
+"""The two runtimes give the same scores, whatever the batch; combinations that do not exist are refused."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.classes import det_names
+from detector.crops import warp
+from detector.runtimes.classifier import load_classifier
+from detector.runtimes.openvino_runtime import OpenVinoClassifier, cache_folder
+from detector.runtimes.torch_runtime import TorchClassifier
+from detector.weights import find_model
+from proposals.opencv import selective_search_opencv
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+MODEL = replace(find_model("inception_v3"), size=128)
+
+
+@pytest.fixture(scope="module")
+def crops():
+    image = np.asarray(Image.open(SAMPLES / "chelsea.jpg").convert("RGB"))
+    return warp(image, selective_search_opencv(image, max_boxes=19).boxes, MODEL.size, MODEL.fill)
+
+
+@pytest.fixture(scope="module")
+def reference(crops):
+    return TorchClassifier(MODEL, batch_size=19)(crops)
+
+
+def test_openvino_f32_equals_torch(crops, reference):
+    found = OpenVinoClassifier(MODEL, "f32")(crops)
+    assert found.shape == (19, 201) and found.dtype == np.float32
+    np.testing.assert_allclose(found, reference, atol=2e-4)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "mean_difference"), [("bf16", 2e-3), ("int8", 4e-3)])
+def test_reduced_precision_stays_near_torch(crops, reference, precision, mean_difference):
+    found = OpenVinoClassifier(MODEL, precision)(crops)
+    assert np.abs(found - reference).mean() < mean_difference
+    agree = (found.argmax(axis=1) == reference.argmax(axis=1)).mean()
+    assert agree >= 0.8
+
+
+@pytest.mark.parametrize("classifier", [OpenVinoClassifier, TorchClassifier])
+def test_batch_size_and_order_do_not_matter(crops, classifier):
+    first = classifier(MODEL, batch_size=8)(crops)
+    second = classifier(MODEL, batch_size=3)(crops[::-1])[::-1]
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert classifier(MODEL, batch_size=8)(crops[:0]).shape == (0, 201)
+
+
+def test_the_cat_is_a_cat(crops):
+    scores = OpenVinoClassifier(MODEL)(crops)
+    assert det_names()[scores[0].argmax() - 1] == "domestic cat"  # crop 0 is the whole picture
+
+
+@pytest.mark.parametrize(
+    ("runtime", "device", "precision", "message"),
+    [
+        ("openvino", "cuda", "auto", "OpenVINO does not run on CUDA"),
+        ("torch", "cpu", "int8", "torch runtime has precision f32 and bf16"),
+        ("openvino", "cpu", "f64", "precision must be one of auto, f32, bf16, int8"),
+    ],
+)
+def test_impossible_combinations_are_refused(runtime, device, precision, message):
+    with pytest.raises(ValueError, match=message):
+        load_classifier(MODEL, runtime, device, precision, 8)
+
+
+def test_cuda_without_a_device_is_refused():
+    import torch
+
+    if torch.cuda.is_available():
+        assert "torch" in load_classifier(MODEL, "torch", "cuda", "auto", 8).describe()
+    else:
+        with pytest.raises(ValueError, match="torch finds no CUDA device here; use --device cpu"):
+            load_classifier(MODEL, "torch", "cuda", "auto", 8)
+
+
+def test_auto_takes_openvino_on_the_cpu():
+    assert isinstance(load_classifier(MODEL, "auto", "cpu", "auto", 8), OpenVinoClassifier)
+
+
+def test_torchvision_model_needs_torch_and_says_so_when_offline(tmp_path):
+    model = find_model("torchvision_googlenet")
+    with pytest.raises(ValueError, match="runs in torch only; add --runtime torch"):
+        load_classifier(model, "openvino", "cpu", "f32", 8)
+    code = (
+        "from detector.weights import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
+        "try: load_network(find_model('torchvision_googlenet'))\nexcept ValueError as error: print(error)"
+    )
+    nowhere = {
+        "TORCH_HOME": str(tmp_path),
+        "https_proxy": "http://127.0.0.1:9",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    result = subprocess.run([sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True)
+    assert "cannot download torchvision's weights" in result.stdout and "--model inception_v3" in result.stdout
+    assert result.returncode == 0, result.stderr
+
+
+def test_torchvision_weights_from_torchs_hub_folder_are_hash_checked(tmp_path):
+    """A file of the right name and the wrong content is not taken for the weights."""
+    from torchvision.models import GoogLeNet_Weights
+
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / GoogLeNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]).write_bytes(b"not weights")
+    code = (
+        "from detector.weights import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
+        "try: load_network(find_model('torchvision_googlenet'))\nexcept ValueError as error: print(error)"
+    )
+    nowhere = {
+        "TORCH_HOME": str(tmp_path),
+        "https_proxy": "http://127.0.0.1:9",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    result = subprocess.run([sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True)
+    assert result.returncode == 0 and "is damaged (its sha256 differs); delete it" in result.stdout, result.stderr
+
+
+def test_cache_folder_is_private_and_optional(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "googlenet-rcnn" / "openvino"
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    assert cache_folder() is None
