@@ -16,6 +16,7 @@ from detector.report import TABLE, printable
 # The names of detector.formats.FORMATS after "table"; that module needs numpy, which --help should not wait for.
 FORMATS = (TABLE, "json", "csv", "coco", "ilsvrc", "voc", "yolo")
 MAX_PIXELS = 100_000_000
+DRAWN = "detected"  # folder for the drawings of a plain `detect image.jpg`
 WRONG_USAGE = 2
 
 DESCRIPTION = """\
@@ -25,11 +26,12 @@ classify the crops with an Inception network, suppress what is found twice
 
 EPILOG = """\
 examples:
-  detect dog.jpg                         list what is in a picture
-  detect dog.jpg --out drawn             save drawn/dog.detected.jpg, .json too
-  detect photos --classes dog,person     two classes, all pictures of a folder
+  detect dog.jpg                         list what is in a picture, and draw it:
+                                         detected/dog.detected.jpg, .json too
+  detect photos --classes dog,person --out found
+                                         two classes, all pictures of a folder
   detect 'photos/**/*.png' --format csv  a pattern; one table of all pictures
-  curl -s https://example.org/a.jpg | detect -
+  cat a.jpg | detect - --format json     a picture on standard input
 
 Results are printed as each picture is done. coco and ilsvrc number the
 pictures 1, 2, ... in the order of the inputs, counting those that cannot be
@@ -111,8 +113,10 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=Path,
         help=f"save NAME{OUTPUT_MARK}.jpg, the picture with its boxes, and beside it the results in --format "
-        "(json for table); pictures of one name become NAME-2, NAME-3, ... (default: nothing is saved)",
+        "(json for table); pictures of one name become NAME-2, NAME-3, ... (default: with --format table the folder "
+        f"'{DRAWN}', otherwise nothing is saved)",
     )
+    output.add_argument("--no-save", action="store_true", help="save nothing")
     output.add_argument(
         "--max-pixels",
         type=int,
@@ -145,6 +149,10 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
         raise UsageError(f"--config {args.config}: {error.strerror or error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if args.no_save and args.out is not None:
+        raise UsageError("--no-save and --out exclude each other")
+    if args.out is None and args.format == TABLE and not args.no_save:
+        args.out = Path(DRAWN)
     if args.out is not None:
         _make_folder(args.out)
     if args.classes is not None:

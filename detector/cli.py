@@ -106,8 +106,8 @@ def _run(args: argparse.Namespace, options: DetectOptions, report: Report) -> in
             failed |= not done
             report.advance()
     report.finish()
-    if args.format == TABLE and args.out is None and not failed:
-        report.hint("add --out DIR to save the pictures with their boxes drawn")
+    if names is not None and image_id:
+        report.hint(f"drawn pictures and results are in {args.out}{os.sep}")
     return FAILED if failed else 0
 
 

@@ -21,7 +21,7 @@ class DetectOptions:
     proposals: str = "ss"  # ss, multibox or both
     backend: str = "opencv"  # implementation of Selective Search
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
-    threshold: float = 0.3  # detections of a lower score are not shown
+    threshold: float = 0.35  # detections of a lower score are not shown
     nms: float = 0.3  # R-CNN's IoU threshold, per class
     top: int = 100  # R-CNN: at most 100 boxes an image and class
     device: str = "auto"  # auto, cpu or cuda

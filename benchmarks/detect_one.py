@@ -1,0 +1,125 @@
+"""One 500x375 picture: cold start, time per stage, crops/s and peak memory; beside it the naive peer, same run.
+
+  python benchmarks/detect_one.py [--runs 5]
+
+The peer is what people patch together today: OpenCV's "fast" Selective Search and torchvision's GoogLeNet in float32
+torch, crop by crop in batches of 128 (random weights; they do not matter for the time).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from machine import machine
+
+from detector.config import DetectOptions
+from detector.draw import save_picture
+from detector.images import read_image
+from detector.pipeline import Detector
+from detector.samples import sample_path
+from proposals.frame import Image
+
+PEER_BATCH = 128
+PEER_SIZE = 224
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def command_seconds(picture: Path, cache: Path) -> float:
+    """Return the wall seconds of a whole `detect` process on `picture`, its model cache at `cache`."""
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "detector.cli", str(picture), "--format", "json", "--quiet"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+    )
+    return time.perf_counter() - start
+
+
+def ours(image: Image, runs: int) -> dict[str, float]:
+    """Return the median seconds of each stage, and crops and peak memory of this process so far."""
+    start = time.perf_counter()
+    detector = Detector(DetectOptions())
+    loading = time.perf_counter() - start
+    traces = [detector.trace(image) for _ in range(runs + 1)][1:]
+    stages = {name: statistics.median(t.seconds[name] for t in traces) for name in traces[0].seconds}
+    total = statistics.median(sum(t.seconds.values()) for t in traces)
+    print(detector.describe())
+    return {"load": loading, **stages, "total": total, "crops": traces[0].crops, "memory": peak_memory()}
+
+
+def peer(image: Image, runs: int) -> dict[str, float]:
+    """Return the median seconds of the naive pipeline's stages."""
+    import torch
+    from torchvision.models import googlenet
+
+    start = time.perf_counter()
+    network = googlenet(weights=None, aux_logits=False, init_weights=False).eval()
+    loading = time.perf_counter() - start
+    rows = []
+    for _ in range(runs):
+        marks = [time.perf_counter()]
+        search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+        search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))
+        search.switchToSelectiveSearchFast()
+        rects = search.process()
+        marks.append(time.perf_counter())
+        crops = [cv2.resize(image[y : y + h, x : x + w], (PEER_SIZE, PEER_SIZE)) for x, y, w, h in rects]
+        marks.append(time.perf_counter())
+        with torch.inference_mode():
+            for first in range(0, len(crops), PEER_BATCH):
+                batch = (np.stack(crops[first : first + PEER_BATCH]).astype(np.float32) / 255 - MEAN) / STD
+                network(torch.from_numpy(batch.astype(np.float32)).permute(0, 3, 1, 2).contiguous()).softmax(1)
+        marks.append(time.perf_counter())
+        rows.append((*np.diff(marks).tolist(), marks[-1] - marks[0]))
+    middle = [statistics.median(column) for column in zip(*rows, strict=True)]
+    names = ("propose", "crop", "classify", "total")
+    return {"load": loading, **dict(zip(names, middle, strict=True)), "crops": len(rects), "memory": peak_memory()}
+
+
+def peak_memory() -> float:
+    """Return the peak resident memory of this process, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5)
+    args = parser.parse_args()
+    print(machine())
+    image = cv2.resize(read_image(sample_path("dog.jpg")), (500, 375), interpolation=cv2.INTER_AREA)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        save_picture(folder / "dog.png", image)
+        cold = command_seconds(folder / "dog.png", folder / "cache")
+        warm = statistics.median(command_seconds(folder / "dog.png", folder / "cache") for _ in range(args.runs))
+    mine = ours(image, args.runs)
+    print(
+        f"detect, whole process, one 500x375 picture: {cold:.2f} s with an empty model cache, "
+        f"{warm:.2f} s with a warm one"
+    )
+    print(f"start-up beyond the stages (warm): {warm - mine['total']:.2f} s")
+    theirs = peer(image, max(1, args.runs // 2))
+    print(f"\n{'':10}{'ours':>10}{'naive peer':>12}{'ratio':>8}")
+    for stage in ("propose", "crop", "classify", "suppress", "total"):
+        other = f"{theirs[stage]:10.3f} s{theirs[stage] / mine[stage]:7.1f}x" if stage in theirs else ""
+        print(f"{stage:10}{mine[stage]:8.3f} s{other}")
+    speeds = [run["crops"] / run["classify"] for run in (mine, theirs)]
+    print(f"{'regions':10}{mine['crops']:10.0f}{theirs['crops']:12.0f}")
+    print(f"{'crops/s':10}{speeds[0]:10.0f}{speeds[1]:12.0f}{speeds[0] / speeds[1]:7.1f}x")
+    print(f"{'peak MB':10}{mine['memory']:10.0f}{theirs['memory']:12.0f}   (the peer's includes ours: one process)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""Draw what `detect` finds in the sample pictures on one sheet: docs/samples.jpg.
+
+python scripts/contact_sheet.py docs/samples.jpg
+"""
+
+import sys
+from pathlib import Path
+
+from detector.draw import contact_sheet, draw_detections, save_picture
+from detector.images import read_image
+from detector.pipeline import Detector
+from detector.samples import samples_folder
+
+detector = Detector()
+pictures = sorted(samples_folder().glob("*.jpg"))
+images = [read_image(path) for path in pictures]
+drawn = [draw_detections(image, detector(image)) for image in images]
+save_picture(Path(sys.argv[1]), contact_sheet(drawn, [path.stem for path in pictures], columns=4, width=1600))
