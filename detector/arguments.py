@@ -97,6 +97,9 @@ def make_parser() -> argparse.ArgumentParser:
     pipeline.add_argument("--device", choices=CHOICES["device"], help=f"(default: {default.device})")
     pipeline.add_argument("--runtime", choices=CHOICES["runtime"], help=f"(default: {default.runtime})")
     pipeline.add_argument(
+        "--crop-size", type=int, metavar="N", help="side of the crops in pixels, 75..640 (default: the model's own)"
+    )
+    pipeline.add_argument(
         "--batch-size", type=int, metavar="N", help=f"crops the network takes at once (default: {default.batch_size})"
     )
     pipeline.add_argument(

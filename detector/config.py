@@ -27,6 +27,7 @@ class DetectOptions:
     device: str = "auto"  # auto, cpu or cuda
     runtime: str = "auto"  # auto, openvino or torch
     precision: str = "auto"  # auto, f32, bf16 or int8
+    crop_size: int = 0  # side of the crops in pixels; 0: the model's own
     batch_size: int = 8
     seed: int = 0  # of the proposals' ranking
 
@@ -37,6 +38,8 @@ class DetectOptions:
         for name in ("top", "batch_size", "superpixel_scale"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.crop_size and not MIN_CROP <= self.crop_size <= MAX_CROP:
+            raise ValueError(f"crop_size must be 0 (the model's own) or {MIN_CROP}..{MAX_CROP}, got {self.crop_size}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
         for name, choices in CHOICES.items():
@@ -44,6 +47,7 @@ class DetectOptions:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
 
 
+MIN_CROP, MAX_CROP = 75, 640  # Inception-v3's last reduction needs 75 px; beyond 640 there is nothing to gain
 CHOICES = {
     "proposals": ("ss", "multibox", "both"),
     "backend": ("opencv",),

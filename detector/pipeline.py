@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,10 @@ class Detector:
                 f"proposals '{self.options.proposals}': no MultiBox weights are installed; use --proposals ss"
             )
         o = self.options
-        self.classify = load_classifier(find_model(o.model), o.runtime, o.device, o.precision, o.batch_size)
+        model = find_model(o.model)
+        if o.crop_size:
+            model = replace(model, size=o.crop_size)
+        self.classify = load_classifier(model, o.runtime, o.device, o.precision, o.batch_size)
 
     def __call__(self, image: Image) -> Detections:
         """Return what is in `image` (uint8 RGB [H, W, 3]), by falling score. Raises: ValueError for another array."""

@@ -20,7 +20,7 @@ def priorities(positions: npt.NDArray[np.floating], generator: np.random.Generat
 def rank(boxes: npt.NDArray[np.floating], priority: npt.NDArray[np.float64], frame_size: tuple[int, int]) -> Indices:
     """Return the indices of the boxes that stay, best (lowest priority) first.
 
-    Shapes: boxes [N, 4] in the 500-px frame of `frame_size` = (width, height), priority [N] -> [K]. Boxes with a
+    Shapes: boxes [N, 4] in whole pixels of the 500-px frame of `frame_size` = (width, height), priority [N] -> [K]. Boxes with a
     side below 20 px go, then repeated boxes (R-CNN's order of steps). The whole frame comes first, and stays
     whatever its size, so that every picture has a proposal.
     """
@@ -29,7 +29,9 @@ def rank(boxes: npt.NDArray[np.floating], priority: npt.NDArray[np.float64], fra
     sides = boxes[:, 2:] - boxes[:, :2]
     order = np.lexsort((np.arange(len(boxes)), priority, ~whole))
     order = order[((sides >= MIN_SIDE).all(axis=1) | whole)[order]]
-    _, first = np.unique(boxes[order], axis=0, return_index=True)
+    corners = boxes[order].astype(np.int64)
+    keys = corners @ (1 << np.array([0, 16, 32, 48], np.int64))  # one integer a box: coordinates stay below 2^15
+    _, first = np.unique(keys, return_index=True)
     return np.asarray(order[np.sort(first)], dtype=np.int64)
 
 

@@ -28,6 +28,7 @@ def test_a_file_overrides_and_integers_serve_as_floats(tmp_path):
         ("threshold = 1.5", r"threshold must lie in 0\.\.1, got 1.5"),
         ("nms = nan", r"nms must lie in 0\.\.1, got nan"),
         ("top = 0", "top must be at least 1"),
+        ("crop_size = 74", r"crop_size must be 0 \(the model's own\) or 75\.\.640, got 74"),
         ("seed = -1", "seed must not be negative"),
         ('proposals = "rpn"', "proposals must be one of ss, multibox, both, got 'rpn'"),
         ("threshold = ", "not valid TOML"),

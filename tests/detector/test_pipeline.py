@@ -116,6 +116,13 @@ def test_odd_sizes(detector, size):
     assert (found.boxes >= 0).all() and (found.boxes <= [*size, *size]).all()
 
 
+def test_crop_size_changes_what_the_network_sees(detector):
+    image = picture("coffee")
+    small = Detector(dataclasses.replace(detector.options, crop_size=96))
+    assert "at 96 px" in small.describe() and "at 160 px" in detector.describe()
+    assert small.crop(image, small.propose(image).top(2)).shape == (2, 96, 96, 3)
+
+
 def test_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="no MultiBox weights are installed; use --proposals ss"):
         Detector(DetectOptions(proposals="both"))
