@@ -27,6 +27,7 @@ from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.weights import find_model
 from proposals.boxes import Boxes, from_one_based, iou, nms_per_class
 from proposals.opencv import selective_search_opencv
+from proposals.selective_search import selective_search
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ilsvrc" / "val2_mini"
 LABELS = {c.wnid: c.id for c in det_classes()}
@@ -74,12 +75,14 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[160])
     parser.add_argument("--precisions", nargs="+", default=["int8"])
     parser.add_argument("--sharpness", type=float, help="of the softmax; 0: plain (default: the model's)")
+    parser.add_argument("--backend", choices=("own", "opencv"), default=DetectOptions().backend)
     parser.add_argument("--pictures", type=int, default=None, help="only the first so many")
     parser.add_argument("--save", type=Path, help="folder for the scores of every proposal (.npz, a picture each)")
     args = parser.parse_args()
     if not DATA.is_dir():
         sys.exit(f"{DATA}: not there; this benchmark needs the val2_mini pictures")
     o = DetectOptions()
+    search = selective_search if args.backend == "own" else selective_search_opencv
     model = find_model("inception_v3")
     if args.sharpness is not None:
         model = replace(model, sharpness=args.sharpness)
@@ -96,7 +99,7 @@ def main() -> None:
     for number, name in enumerate(names):
         truth, labels = ground_truth(DATA / "bbox" / f"{name}.xml")
         image = read_image(DATA / "images" / f"{name}.JPEG")
-        proposals = selective_search_opencv(image, o.superpixel_scale, o.seed)
+        proposals = search(image, superpixel_scale=o.superpixel_scale, seed=o.seed)
         regions += len(proposals)
         covered += int((iou(truth, proposals.boxes).max(axis=1) >= 0.5).sum())
         for label in labels:

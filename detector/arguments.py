@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from detector import __version__
 from detector.config import CHOICES, DetectOptions, read_options
+from detector.files import check_folder
 from detector.inputs import OUTPUT_MARK
-from detector.report import TABLE, printable
+from detector.report import TABLE, printable, write_out
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # The names of detector.formats.FORMATS after "table"; that module needs numpy, which --help should not wait for.
 FORMATS = (TABLE, "json", "csv", "coco", "ilsvrc", "voc", "yolo")
 MAX_PIXELS = 100_000_000
 DRAWN = "detected"  # folder for the drawings of a plain `detect image.jpg`
+DEFAULTS = "configs/detect.toml"
 WRONG_USAGE = 2
 
 DESCRIPTION = """\
@@ -34,15 +39,16 @@ examples:
   cat a.jpg | detect - --format json     a picture on standard input
 
 Results are printed as each picture is done. coco and ilsvrc number the
-pictures 1, 2, ... in the order of the inputs, counting those that cannot be
-read. json is a line a picture; yolo and voc print one picture after another,
+pictures 1, 2, ... in the order of the inputs; a picture that cannot be read
+and an argument that names none take a number too, a file given twice takes
+one. json is a line a picture; yolo and voc print one picture after another,
 and with --out give each a file of its own. Folders and patterns pass over
-hidden files and over the files that --out wrote. Where dog.jpg or
-samples/dog.jpg does not exist, the picture of that name that comes with the
-package is taken.
+hidden files and over the files that --out wrote. Where samples/dog.jpg does
+not exist, the picture of that name that comes with the package is taken.
+What follows -- is a name, even if it begins with a dash.
 
 exit status: 0 all done, 1 a picture failed or an output could not be
-written, 2 wrong usage, 130 interrupted."""
+written, 2 wrong usage, 130 interrupted, 143 terminated."""
 
 
 class UsageError(Exception):
@@ -50,10 +56,29 @@ class UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that answers wrong usage with one line in place of the whole usage."""
+    """A parser that answers wrong usage with one line in place of the whole usage, and fails where help cannot go."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USAGE, f"detect: error: {printable(message)} (see detect --help)\n")
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help; raise OSError when standard output, the default, cannot take it."""
+        if file is None:
+            write_out(self.format_help())
+        else:
+            super().print_help(file)
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what the command line says: options and names in any order, after `--` names only.
+
+    Raises: SystemExit after --help (status 0) and after wrong usage (status 2).
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    args = make_parser().parse_intermixed_args(words[:end])  # which would forget that there was a --
+    args.paths = [*args.paths, *words[end + 1 :]]
+    return args
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -92,7 +117,8 @@ def make_parser() -> argparse.ArgumentParser:
     pipeline.add_argument(
         "--proposals",
         choices=CHOICES["proposals"],
-        help=f"regions from Selective Search, MultiBox or both (default: {default.proposals})",
+        help=f"regions from Selective Search, MultiBox or both (default: {default.proposals}; no MultiBox weights are "
+        "installed yet, so that only ss runs)",
     )
     pipeline.add_argument("--device", choices=CHOICES["device"], help=f"(default: {default.device})")
     pipeline.add_argument("--runtime", choices=CHOICES["runtime"], help=f"(default: {default.runtime})")
@@ -115,7 +141,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         type=Path,
-        help=f"save NAME{OUTPUT_MARK}.jpg, the picture with its boxes, and beside it the results in --format "
+        help=f"save NAME{OUTPUT_MARK}.jpg, the picture with its boxes (.png where it is too long for JPEG), and beside "
+        "it the results in --format "
         "(json for table); pictures of one name become NAME-2, NAME-3, ... (default: with --format table the folder "
         f"'{DRAWN}', otherwise nothing is saved)",
     )
@@ -128,18 +155,29 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"refuse larger pictures unread (default: {MAX_PIXELS})",
     )
     loudness = output.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
     loudness.add_argument(
-        "-v", "--verbose", action="store_true", help="times of the stages, numbers of proposals, crops per second"
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="nothing on standard error but errors, and which bundled picture is taken",
+    )
+    loudness.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="times since the start and of the stages, proposals, crops per second",
     )
 
     parser.add_argument("--list-models", action="store_true", help="list the models and exit")
-    parser.add_argument("--version", action="version", version=f"detect {__version__}")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     return parser
 
 
 def options_of(args: argparse.Namespace) -> DetectOptions:
-    """Return the settings of the run, the command line over --config over the defaults; raise UsageError."""
+    """Return the settings of the run, the command line over --config over the defaults; `args.classes` become labels.
+
+    Nothing is made or changed on disk. Raises: UsageError.
+    """
     if not args.paths:
         raise UsageError("no pictures given; try: detect samples/dog.jpg")
     if args.max_pixels < 1:
@@ -154,27 +192,17 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
         raise UsageError(str(error)) from None
     if args.no_save and args.out is not None:
         raise UsageError("--no-save and --out exclude each other")
-    if args.out is None and args.format == TABLE and not args.no_save:
-        args.out = Path(DRAWN)
-    if args.out is not None:
-        _make_folder(args.out)
+    if options.proposals != "ss":
+        raise UsageError(f"proposals '{options.proposals}': no MultiBox weights are installed; use --proposals ss")
     if args.classes is not None:
         args.classes = _labels(args.classes)
-    if args.model is not None:
-        _check_model(args.model)
+    _check_model(options.model, "--model " if args.model is not None else f"{args.config or DEFAULTS}: model ")
+    if args.out is not None:
+        try:
+            check_folder(args.out)
+        except OSError as error:
+            raise UsageError(f"--out {args.out}: {error.strerror}; give a folder that can be written") from None
     return options
-
-
-def _make_folder(folder: Path) -> None:
-    """Make the --out folder where it is missing; raise UsageError when nothing can be written in it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UsageError(f"--out {folder}: is a file; give a folder") from None
-    except OSError as error:
-        raise UsageError(f"--out {folder}: {error.strerror or error}; give a folder that can be written") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {folder}: permission denied; give a folder that can be written")
 
 
 def _labels(text: str) -> tuple[int, ...]:
@@ -187,11 +215,11 @@ def _labels(text: str) -> tuple[int, ...]:
         raise UsageError(f"--classes: {error}") from None
 
 
-def _check_model(name: str) -> None:
-    """Raise UsageError when `name` is neither a model nor a weights file."""
+def _check_model(name: str, source: str) -> None:
+    """Raise UsageError when `name` is neither a model nor a weights file; `source` says in the message who named it."""
     from detector.weights import find_model
 
     try:
         find_model(name)
     except (OSError, ValueError) as error:
-        raise UsageError(f"--model {error}") from None
+        raise UsageError(f"{source}{error}") from None

@@ -19,7 +19,7 @@ class DetectOptions:
 
     model: str = "inception_v3"  # a name of `detector.weights`, or a path
     proposals: str = "ss"  # ss, multibox or both
-    backend: str = "opencv"  # implementation of Selective Search
+    backend: str = "own"  # implementation of Selective Search: own or opencv
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
     threshold: float = 0.35  # detections of a lower score are not shown
     nms: float = 0.3  # R-CNN's IoU threshold, per class
@@ -35,9 +35,11 @@ class DetectOptions:
         for name, low, high in (("threshold", 0.0, 1.0), ("nms", 0.0, 1.0)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {getattr(self, name)}")
-        for name in ("top", "batch_size", "superpixel_scale"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.top < 1:
+            raise ValueError(f"top must be at least 1, got {self.top}")
+        for name, limit in (("batch_size", MAX_BATCH), ("superpixel_scale", MAX_SCALE)):
+            if not 1 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} must lie in 1..{limit}, got {getattr(self, name)}")
         if self.crop_size and not MIN_CROP <= self.crop_size <= MAX_CROP:
             raise ValueError(f"crop_size must be 0 (the model's own) or {MIN_CROP}..{MAX_CROP}, got {self.crop_size}")
         if self.seed < 0:
@@ -47,10 +49,11 @@ class DetectOptions:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
 
 
-MIN_CROP, MAX_CROP = 75, 640  # Inception-v3's last reduction needs 75 px; beyond 640 there is nothing to gain
+MIN_CROP, MAX_CROP = 75, 640  # the limits of detector.weights, which needs numpy
+MAX_BATCH, MAX_SCALE = 1024, 100
 CHOICES = {
     "proposals": ("ss", "multibox", "both"),
-    "backend": ("opencv",),
+    "backend": ("own", "opencv"),
     "device": ("auto", "cpu", "cuda"),
     "runtime": ("auto", "openvino", "torch"),
     "precision": ("auto", "f32", "bf16", "int8"),
@@ -83,12 +86,14 @@ def options_from(cls: type[T], table: Mapping[str, object], source: str) -> T:
 def read_options(cls: type[T], path: Path | None = None, default: str = "detect.toml") -> T:
     """Return the dataclass `cls` read from a TOML file, or from the file `default` of the package `configs`.
 
-    Raises: OSError when the file cannot be read, ValueError for broken TOML, an unknown key or a wrong type.
+    Raises: OSError when the file cannot be read; ValueError for text that is not UTF-8, broken TOML, an unknown key or
+    a wrong type.
     """
     source = str(path) if path else f"configs/{default}"
-    text = (path or files("configs").joinpath(default)).read_text(encoding="utf-8")
     try:
-        table = tomllib.loads(text)
+        table = tomllib.loads((path or files("configs").joinpath(default)).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source}: not valid TOML: {error}") from None
     return options_from(cls, table, source)

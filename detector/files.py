@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import threading
 from pathlib import Path
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OSError, with its cause in `strerror`, where `folder` can be neither written in nor made; make nothing."""
+    path = folder
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    if not path.is_dir():
+        what = "is no folder" if path == folder else f"{path} is no folder"
+        raise NotADirectoryError(errno.ENOTDIR, what, str(folder))
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "permission denied", str(folder))
 
 
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
@@ -14,10 +26,11 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
     Raises: OSError, of the class of the cause, naming `path`.
     """
     path = Path(path)
-    temporary = path.parent / f".{os.getpid()}-{threading.get_ident()}.tmp"
+    temporary = path.parent / f".{os.urandom(8).hex()}.tmp"  # a name that nobody can foresee and occupy
     try:
         try:
-            temporary.write_bytes(data)
+            with temporary.open("xb") as file:  # never over or through what is there; the mode of any new file
+                file.write(data)
             temporary.replace(path)  # os.replace: also over an existing file
         finally:
             temporary.unlink(missing_ok=True)

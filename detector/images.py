@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 RgbImage = npt.NDArray[np.uint8]  # [H, W, 3]
 
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 2**30  # of an encoded picture that comes from a stream
 WHITE = 255
 RESAVE = "save it again as an 8-bit JPEG or PNG"
 
@@ -54,7 +55,8 @@ def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIX
 
     The EXIF rotation is applied, transparent pixels lie on white, 16 bits are scaled to 8, of an animation the first
     frame is taken. Raises: ImageError for a missing, unreadable, empty, truncated or damaged file, one that is no
-    picture, and a picture of more than `max_pixels` pixels, which is told by the header before anything is decoded.
+    picture or no regular file (a pipe might never end), and a picture of more than `max_pixels` pixels, which is told
+    by the header before anything is decoded.
     """
     if isinstance(source, bytes):
         return _read(io.BytesIO(source), "picture", max_pixels)
@@ -63,16 +65,27 @@ def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIX
         mode = Path(name).stat().st_mode
         if stat.S_ISDIR(mode):
             raise ImageError(name, "is a folder; give a picture inside it")
-        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise ImageError(name, "is a device; give a picture")
+        if not stat.S_ISREG(mode):
+            kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+            raise ImageError(name, f"is a {kind}; give a picture file, or - for standard input")
         with Path(name).open("rb") as file:
-            return _read(file if file.seekable() else io.BytesIO(file.read()), name, max_pixels)
+            return _read(file, name, max_pixels)
     except FileNotFoundError:
         raise ImageError(name, "no such file") from None
     except PermissionError:
         raise ImageError(name, "permission denied; make it readable (chmod u+r)") from None
     except OSError as error:
         raise ImageError(name, f"cannot be read: {error.strerror or error}") from None
+
+
+def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return what is left in the open `file`; raise ImageError, naming it `name`, for more than `max_bytes`."""
+    data = io.BytesIO()
+    while chunk := file.read(2**20):
+        if data.tell() + len(chunk) > max_bytes:
+            raise ImageError(name, f"does not end within {max_bytes:,} bytes; save it as a file and give that")
+        data.write(chunk)
+    return data.getvalue()
 
 
 def _read(file: IO[bytes], name: str, max_pixels: int) -> RgbImage:

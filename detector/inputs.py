@@ -43,8 +43,9 @@ def expand(
 
     A folder yields the pictures in it and below, known by suffix; a pattern (`*`, `?`, `[...]`, `**`) that is not a
     file's own name yields the files that match. Both come in natural order, without hidden files and without the
-    outputs of earlier runs. `-` is standard input. Where nothing has a name, `sample` may know a bundled picture of
-    it (else it raises FileNotFoundError), and `note` is told which. Only names are held in memory, never pictures.
+    outputs of earlier runs. `-` is standard input. Where `samples` or `samples/NAME` does not exist, `sample` may know
+    a bundled picture NAME (else it raises FileNotFoundError), and `note` is told which. Only names are held in memory,
+    never pictures.
     """
     seen: set[str] = set()
     for argument in arguments:
@@ -96,14 +97,14 @@ def _exists(path: Path) -> bool:
 
 
 def _bundled(argument: str, sample: Callable[[str], Path]) -> Path:
-    """Return the bundled picture for `dog.jpg` or `samples/dog.jpg`, or the folder for `samples`.
+    """Return the bundled picture for `samples/dog.jpg`, or the folder for `samples`.
 
-    Raises: FileNotFoundError when there is none.
+    A bare `dog.jpg` is the user's own, perhaps mistyped. Raises: FileNotFoundError when there is none.
     """
     parts = Path(argument).parts
     if parts == ("samples",):
         return sample("dog.jpg").parent
-    if Path(argument).suffix and (len(parts) == 1 or (len(parts) == 2 and parts[0] == "samples")):
+    if len(parts) == 2 and parts[0] == "samples" and Path(argument).suffix:
         return sample(parts[-1])
     raise FileNotFoundError(argument)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ from proposals.boxes import nms_per_class
 from proposals.frame import Image, check_image
 from proposals.opencv import selective_search_opencv
 from proposals.region_proposals import Proposals
+
+SEARCH_THREADS = 2  # fast mode has two colour spaces
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Detector:
                 f"proposals '{self.options.proposals}': no MultiBox weights are installed; use --proposals ss"
             )
         o = self.options
+        if o.backend == "own":
+            threading.Thread(target=_warm_up, daemon=True).start()
         model = find_model(o.model)
         if o.crop_size:
             model = replace(model, size=o.crop_size)
@@ -71,7 +76,12 @@ class Detector:
 
     def propose(self, image: Image) -> Proposals:
         """Return the regions to look at: Selective Search with the superpixel size doubled (section 8)."""
-        return selective_search_opencv(image, self.options.superpixel_scale, self.options.seed)
+        o = self.options
+        if o.backend == "opencv":
+            return selective_search_opencv(image, o.superpixel_scale, o.seed)
+        from proposals.selective_search import selective_search  # numba takes 0.3 s to import, beside the network
+
+        return selective_search(image, superpixel_scale=o.superpixel_scale, seed=o.seed, threads=SEARCH_THREADS)
 
     def crop(self, image: Image, proposals: Proposals) -> npt.NDArray[np.uint8]:
         """Return each region warped with its context to what the network takes (R-CNN): uint8 [N, S, S, 3]."""
@@ -98,6 +108,13 @@ class Detector:
         """Return in one line what runs where."""
         o = self.options
         return f"Selective Search ({o.backend}, superpixel scale {o.superpixel_scale}); {self.classify.describe()}"
+
+
+def _warm_up() -> None:
+    """Load or compile the kernels of Selective Search while the network loads."""
+    from proposals.selective_search import selective_search
+
+    selective_search(np.zeros((2, 2, 3), np.uint8))
 
 
 class _Clock:

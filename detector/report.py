@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from detector.detections import Detections
 
 TABLE = "table"
+ROOM_FOR_SOURCES = 70  # columns of a terminal; a narrower one shows no sources, so that the rest fits
 PLAIN_COLUMNS = ("picture", "class", "score", "x1", "y1", "x2", "y2", "source")
 
 
@@ -43,6 +44,17 @@ def plain_rows(detections: Detections, name: str) -> str:
         + "\n"
         for label, score, box, source in rows
     )
+
+
+def write_out(text: str) -> None:
+    """Write `text` to standard output at once; raise BrokenPipeError, or OSError with a clear line."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
 
 class Report:
@@ -149,37 +161,33 @@ class Report:
     def note(self, text: str) -> None:
         """Print one line that is good to know, unless the run is quiet."""
         if not self.quiet:
-            self._say(f"detect: {printable(text)}")
+            self.notice(text)
+
+    def notice(self, text: str) -> None:
+        """Print one line that changes what the results mean, and so goes to a quiet run too."""
+        self._say(f"detect: {printable(text)}")
 
     def hint(self, text: str) -> None:
         """Print one line of advice where a person sees it: both streams on a terminal, the run not quiet."""
         if self._terminal and sys.stderr.isatty():
             self.note(text)
 
-    def stages(self, name: str, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
-        """Print, for a verbose run, the `counts` (proposals, crops, detections) and the `seconds` of each stage."""
+    def stages(self, name: str, counts: Mapping[str, int], seconds: Mapping[str, float], when: str) -> None:
+        """Print, for a verbose run, the `counts` (proposals, ...), the `seconds` of each stage, and `when` it was."""
         numbers = ", ".join(f"{number:,} {what}" for what, number in counts.items())
         times = ", ".join(f"{stage} {time:.3f} s" for stage, time in seconds.items())
         classify = seconds.get("classify", 0.0)
         rate = f" ({counts.get('crops', 0) / classify:,.0f} crops/s)" if classify > 0 else ""
-        self._say(f"detect: {printable(name)}: {numbers}; {times}{rate}")
+        self._say(f"detect: {printable(name)}: {numbers}; {times}{rate}; printed {when}")
 
     def _say(self, line: str) -> None:
         with self._without_bar():
             print(line, file=sys.stderr, flush=True)
 
     def _print(self, text: str) -> None:
-        """Write `text` to standard output at once; raise BrokenPipeError, or OSError with a clear line."""
-        if not text:
-            return
-        with self._without_bar():
-            try:
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise OSError(f"cannot write to standard output: {error.strerror}") from error
+        if text:
+            with self._without_bar():
+                write_out(text)
 
     @contextmanager
     def _without_bar(self) -> Iterator[None]:
@@ -195,7 +203,7 @@ class Report:
 
 
 def _print_table(detections: Detections, name: str, seconds: float) -> None:
-    """Print a table of one picture on the terminal, best first."""
+    """Print a table of one picture on the terminal, best first; class and score are whole at any width."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -210,11 +218,13 @@ def _print_table(detections: Detections, name: str, seconds: float) -> None:
     console.print(heading)
     if not len(detections):
         return
+    wide = console.width >= ROOM_FOR_SOURCES
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("class", style="bold cyan")
-    table.add_column("score", justify="right")
-    table.add_column("box  x1 y1 x2 y2", justify="right", no_wrap=True)
-    table.add_column("source", style="dim")
+    table.add_column("class", style="bold cyan", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("box  x1 y1 x2 y2", justify="right", no_wrap=wide)
+    if wide:
+        table.add_column("source", style="dim")
     for label, score, sides, source in zip(
         detections.names,
         detections.scores.tolist(),
@@ -222,8 +232,8 @@ def _print_table(detections: Detections, name: str, seconds: float) -> None:
         detections.sources.tolist(),
         strict=True,
     ):
-        corners = " ".join(f"{side:5.0f}" for side in sides)
-        table.add_row(Text(label), f"{score:.3f}", corners, SOURCE_NAMES[source])
+        corners = " ".join(f"{side:{5 if wide else 0}.0f}" for side in sides)
+        table.add_row(Text(label), f"{score:.3f}", corners, *([SOURCE_NAMES[source]] if wide else []))
     console.print(table)
 
 

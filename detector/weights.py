@@ -8,18 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from detector.networks.inception_v3 import INCEPTION_V3
+from detector.networks.inception_v3 import INCEPTION_V3, MIN_SIZE
 from detector.networks.layers import Layer, convolutions
 
 Array = npt.NDArray[np.float32]
 
 NETWORKS: dict[str, tuple[Layer, ...]] = {"inception_v3": INCEPTION_V3}
+MAX_SIZE = 640  # beyond it there is nothing to gain
 DOWNLOADED = "torchvision_googlenet"  # the network that torchvision defines and fetches; torch runtime only
 
 
@@ -35,7 +37,20 @@ class Model:
     mean: float  # input = (pixel - mean) / scale
     scale: float
     sharpness: float  # softmax of sharpness x logits / their standard deviation; 0: of the logits as they are
+    quantized: bool  # whether the file holds the intervals that an 8-bit run needs
     about: str
+
+    def __post_init__(self) -> None:
+        where = self.file or self.name
+        if self.network not in (*NETWORKS, DOWNLOADED):
+            raise ValueError(f"{where}: unknown network '{self.network}'; there are {', '.join(NETWORKS)}")
+        if not MIN_SIZE <= self.size <= MAX_SIZE:
+            raise ValueError(f"{where}: crops must have {MIN_SIZE}..{MAX_SIZE} px, not {self.size}")
+        if not (0 <= self.mean <= 255 and 0 < self.scale < inf and 0 <= self.sharpness < inf):
+            raise ValueError(
+                f"{where}: mean must lie in 0..255, scale be above 0 and sharpness not below 0, "
+                f"got {self.mean}, {self.scale} and {self.sharpness}"
+            )
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -73,11 +88,6 @@ class Weights:
         low, high = self.arrays[f"{name}.range"]
         return float(low), float(high)
 
-    @property
-    def quantized(self) -> bool:
-        """Whether the file holds what an 8-bit run needs."""
-        return any(key.endswith(".range") for key in self.arrays)
-
 
 @cache
 def _models() -> Mapping[str, Model]:
@@ -109,32 +119,31 @@ def find_model(name: str) -> Model:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"{name}: no model of that name and no file; known models: {', '.join(_models())}")
-    metadata = _metadata(path)
+    metadata, keys = _header(path)
     try:
-        return Model(
-            name=path.stem,
-            network=metadata["network"],
-            file=str(path),
-            sha256="",
-            size=int(metadata["size"]),
-            mean=float(metadata["mean"]),
-            scale=float(metadata["scale"]),
-            sharpness=float(metadata.get("sharpness", "0")),
-            about=str(path),
-        )
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path}: its metadata must give network, size, mean and scale ({error} is missing or wrong); "
-            "not a weights file of this project"
-        ) from None
+        numbers = {key: metadata[key] for key in ("size", "mean", "scale")} | {
+            "sharpness": metadata.get("sharpness", "0")
+        }
+        network = metadata["network"]
+    except KeyError as error:
+        raise ValueError(f"{path}: its metadata lacks {error}; not a weights file of this project") from None
+    if network not in NETWORKS:
+        raise ValueError(f"{path}: unknown network '{network}'; there are {', '.join(NETWORKS)}")
+    try:
+        size, (mean, scale, sharpness) = int(numbers.pop("size")), map(float, numbers.values())
+    except ValueError as error:
+        raise ValueError(f"{path}: a number of its metadata is none ({error})") from None
+    quantized = any(key.endswith(".range") for key in keys)
+    return Model(path.stem, network, str(path), "", size, mean, scale, sharpness, quantized, str(path))
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _header(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Return the metadata and the names of the arrays of a weights file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
+            return dict(file.metadata() or {}), list(file.keys())
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
 
@@ -159,13 +168,32 @@ def load_weights(model: Model) -> Weights:
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
     for conv in convolutions(layers):
-        wanted = {"weight": (conv.outputs, conv.inputs, *conv.kernel), "bias": (conv.outputs,)}
+        wanted: dict[str, tuple[int, ...]] = {
+            "weight": (conv.outputs, conv.inputs, *conv.kernel),
+            "bias": (conv.outputs,),
+        }
+        stored = arrays.get(f"{conv.name}.weight")
+        if stored is not None and stored.dtype == np.uint8:
+            wanted["quantization"] = (2,)
+        if model.quantized and conv.relu:
+            wanted["range"] = (2,)
         for part, shape in wanted.items():
-            found = arrays.get(f"{conv.name}.{part}")
-            if found is None or found.shape != shape:
-                what = "is missing" if found is None else f"has shape {list(found.shape)}"
-                raise ValueError(
-                    f"{path}: {conv.name}.{part} {what}, {model.network} needs {list(shape)}; "
-                    "the file belongs to another network"
-                )
+            _check(path, model.network, f"{conv.name}.{part}", arrays.get(f"{conv.name}.{part}"), shape)
     return Weights(arrays)
+
+
+def _check(path: Path, network: str, name: str, found: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the array `name` is there, of that shape and finite; an interval must not be empty."""
+    if found is None or found.shape != shape:
+        what = "is missing" if found is None else f"has shape {list(found.shape)}"
+        raise ValueError(f"{path}: {name} {what}, {network} needs {list(shape)}; the file belongs to another network")
+    if not np.isfinite(found.astype(np.float32)).all():
+        raise ValueError(f"{path}: {name} has a value that is not a finite number; train or convert it again")
+    if name.endswith(".range") and not found[0] < found[1]:
+        raise ValueError(f"{path}: {name} is an empty interval; train or convert it again")
+
+
+def file_digest(model: Model) -> str:
+    """Return the sha256 of the model's file; raise OSError when it cannot be read."""
+    with Path(model.file).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

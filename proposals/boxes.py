@@ -100,15 +100,17 @@ def nms_per_class(
     """Suppress each class on its own over boxes that all classes share, with one IoU matrix for all of them.
 
     Shapes: boxes [N, 4], scores [N, C] -> (box indices [K], class columns [K]), classes in column order, each by
-    falling score. Only scores > `min_score` compete; at most `max_per_class` a class (R-CNN: 100) are kept.
+    falling score. Only scores >= `min_score` compete; at most `max_per_class` a class (R-CNN: 100) are kept.
     """
-    overlaps = iou(boxes, boxes) > threshold  # [N, N]
+    able = scores >= min_score  # [N, C]
+    rows = np.flatnonzero(able.any(axis=1))  # a busy picture has thousands of boxes that compete nowhere
+    overlaps = iou(boxes[rows], boxes[rows]) > threshold
     kept_boxes: list[Indices] = []
     kept_classes: list[Indices] = []
-    for column in np.flatnonzero((scores > min_score).any(axis=0)):
-        candidates = np.flatnonzero(scores[:, column] > min_score)
-        order = candidates[descending(scores[candidates, column])]
-        kept = _greedy(overlaps[np.ix_(order, order)], order)[:max_per_class]
+    for column in np.flatnonzero(able.any(axis=0)):
+        candidates = np.flatnonzero(able[rows, column])
+        order = candidates[descending(scores[rows[candidates], column])]
+        kept = rows[_greedy(overlaps[np.ix_(order, order)], order)[:max_per_class]]
         kept_boxes.append(kept)
         kept_classes.append(np.full(len(kept), column, dtype=np.int64))
     if not kept_boxes:

@@ -36,7 +36,7 @@ def to_frame(image: Image) -> Image:
     return np.asarray(resized, dtype=np.uint8)
 
 
-def from_frame(boxes: npt.NDArray[np.floating], frame: Image, image: Image) -> Boxes:
+def from_frame(boxes: npt.NDArray[np.number], frame: Image, image: Image) -> Boxes:
     """Return boxes of the frame in pixels of the original picture, clipped to it: [N, 4] -> [N, 4].
 
     Edges are scaled, as half-open boxes ask for; R-CNN's `(b - 1) * scale + 1` on 1-based corners is this within

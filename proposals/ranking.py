@@ -9,7 +9,7 @@ from proposals.boxes import Floats, Indices
 from proposals.frame import MIN_SIDE
 
 
-def priorities(positions: npt.NDArray[np.floating], generator: np.random.Generator) -> npt.NDArray[np.float64]:
+def priorities(positions: npt.NDArray[np.number], generator: np.random.Generator) -> npt.NDArray[np.float64]:
     """Return the priority of each box: its position in the hierarchy (1: whole image) times a uniform number.
 
     Selective Search (IJCV 2013, section 4.2): the randomness keeps large regions from crowding out all others.
@@ -17,12 +17,12 @@ def priorities(positions: npt.NDArray[np.floating], generator: np.random.Generat
     return np.asarray(positions, np.float64) * generator.random(len(positions))
 
 
-def rank(boxes: npt.NDArray[np.floating], priority: npt.NDArray[np.float64], frame_size: tuple[int, int]) -> Indices:
+def rank(boxes: npt.NDArray[np.number], priority: npt.NDArray[np.float64], frame_size: tuple[int, int]) -> Indices:
     """Return the indices of the boxes that stay, best (lowest priority) first.
 
-    Shapes: boxes [N, 4] in whole pixels of the 500-px frame of `frame_size` = (width, height), priority [N] -> [K]. Boxes with a
-    side below 20 px go, then repeated boxes (R-CNN's order of steps). The whole frame comes first, and stays
-    whatever its size, so that every picture has a proposal.
+    Shapes: boxes [N, 4] in whole pixels of the 500-px frame of `frame_size` = (width, height), priority [N] -> [K].
+    Boxes with a side below 20 px go, then repeated boxes (R-CNN's order of steps). The whole frame comes first, and
+    stays whatever its size, so that every picture has a proposal.
     """
     width, height = frame_size
     whole = (boxes == np.array([0, 0, width, height])).all(axis=1)

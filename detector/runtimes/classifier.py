@@ -36,7 +36,8 @@ def load_classifier(model: Model, runtime: str, device: str, precision: str, bat
     only torch has runs in torch. Raises: ValueError for a combination that does not exist, or damaged weights.
     """
     if device == "auto":
-        device = "cuda" if runtime != "openvino" and _cuda_driver() and _cuda_works() else "cpu"
+        wanted = runtime != "openvino" and precision != "int8"
+        device = "cuda" if wanted and _cuda_driver() and _cuda_works() else "cpu"
     if runtime == "auto":
         runtime = "openvino" if device == "cpu" and model.file else "torch"
     if runtime == "openvino":

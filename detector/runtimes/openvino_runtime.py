@@ -2,94 +2,85 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
+import threading
 from collections import deque
-from pathlib import Path
 
 import numpy as np
 import openvino as ov
 
 from detector.classes import leaf_matrix
 from detector.networks.openvino_graph import scores_model
+from detector.runtimes import model_cache
 from detector.runtimes.classifier import Crops, Scores
-from detector.weights import Model, load_weights
+from detector.weights import Model, file_digest, load_weights
 
 PRECISIONS = ("f32", "bf16", "int8")
 
 
-def cache_folder() -> Path | None:
-    """Return the folder for compiled models, made if need be: $XDG_CACHE_HOME or ~/.cache, else None.
-
-    A shared temporary folder is not used: compiled models are loaded as they are found.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or (Path.home() / ".cache")
-    folder = Path(base) / "googlenet-rcnn" / "openvino"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return None
-
-
 class OpenVinoClassifier:
-    """A network compiled for this CPU. Each crop's scores do not depend on its batch or on the number of streams."""
+    """A network compiled for this CPU; may be called from several threads, which take turns.
+
+    Each crop's scores do not depend on its batch or on the number of streams.
+    """
 
     def __init__(self, model: Model, precision: str = "auto", batch_size: int = 8) -> None:
-        """Build and compile. precision `auto`: int8 where the weights were trained for it, else bf16, else f32."""
-        weights = load_weights(model)
+        """Compile the model, or fetch it compiled from the cache.
+
+        precision `auto`: int8 where the weights were trained for it, else bf16 where the CPU has it, else f32.
+        Raises: OSError when the weights cannot be read, ValueError when they are damaged or lack what int8 needs.
+        """
         core = ov.Core()
         native = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "auto":
-            precision = "int8" if weights.quantized else "bf16" if "BF16" in native else "f32"
+            precision = "int8" if model.quantized else "bf16" if "BF16" in native else "f32"
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}, got '{precision}'")
-        if precision == "int8" and not weights.quantized:
-            raise ValueError(f"{model.file}: holds no 8-bit intervals; use precision bf16 or f32")
-        graph = scores_model(model, weights, leaf_matrix(), batch_size, precision == "int8")
-        options: dict[str, object] = {
-            "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-        }
-        folder = cache_folder()
-        if folder:
-            options["CACHE_DIR"] = str(folder)
+        if precision == "int8" and not model.quantized:
+            raise ValueError(f"{model.file or model.name}: holds no 8-bit intervals; use precision bf16 or f32")
         self.model = model
         self.precision = precision
         self.batch_size = batch_size
-        self._compiled = core.compile_model(graph, "CPU", options)
+        self._compiled = _compile(core, model, precision, batch_size)
         self._streams = int(self._compiled.get_property("NUM_STREAMS"))
         # one request more than streams, so that none of them waits while scores are copied
         self._requests = [self._compiled.create_infer_request() for _ in range(self._streams + 1)]
+        self._turn = threading.Lock()
         self._outputs = leaf_matrix().shape[1]
 
     def __call__(self, crops: Crops) -> Scores:
         """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]."""
         scores = np.empty((len(crops), self._outputs), np.float32)
         busy: deque[tuple[ov.InferRequest, int]] = deque()  # oldest first
-        idle = list(self._requests)
-
-        def collect() -> None:
-            request, start = busy.popleft()
-            request.wait()
-            rows = scores[start : start + self.batch_size]
-            rows[:] = request.get_output_tensor().data[: len(rows)]
-            idle.append(request)
-
-        for start in range(0, len(crops), self.batch_size):
-            batch = crops[start : start + self.batch_size]
-            if len(batch) < self.batch_size:  # the last one is filled up; its extra rows are dropped
-                padding = np.zeros((self.batch_size - len(batch), *crops.shape[1:]), np.uint8)
-                batch = np.concatenate([batch, padding])
-            if not idle:
-                collect()
-            request = idle.pop()
-            request.start_async({0: batch})
-            busy.append((request, start))
-        while busy:
-            collect()
+        with self._turn:
+            idle = list(self._requests)
+            try:
+                for start in range(0, len(crops), self.batch_size):
+                    if not idle:
+                        idle.append(self._collect(busy, scores))
+                    request = idle.pop()
+                    request.start_async({0: self._filled(crops[start : start + self.batch_size])})
+                    busy.append((request, start))
+                while busy:
+                    self._collect(busy, scores)
+            finally:  # after an interrupt, the requests must be free for the next call
+                for request, _ in busy:
+                    request.wait()
         return scores
+
+    def _filled(self, batch: Crops) -> Crops:
+        """Return `batch` filled up to the fixed size; the extra rows are dropped again."""
+        missing = self.batch_size - len(batch)
+        return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
+
+    def _collect(self, busy: deque[tuple[ov.InferRequest, int]], scores: Scores) -> ov.InferRequest:
+        """Wait for the oldest request, copy its scores and return it."""
+        request, start = busy[0]
+        request.wait()
+        rows = scores[start : start + self.batch_size]
+        rows[:] = request.get_output_tensor().data[: len(rows)]
+        busy.popleft()
+        return request
 
     def describe(self) -> str:
         """Return in one line what runs where."""
@@ -97,3 +88,23 @@ class OpenVinoClassifier:
             f"{self.model.name} at {self.model.size} px, OpenVINO {ov.__version__.split('-')[0]} on the CPU, "
             f"{self.precision}, {self._streams} streams, batches of {self.batch_size}"
         )
+
+
+def _compile(core: ov.Core, model: Model, precision: str, batch_size: int) -> ov.CompiledModel:
+    """Return the compiled model, from the cache where it is there and whole."""
+    options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+    layers = model.layers  # raises for a network that only torch has
+    machine = (ov.__version__, core.get_property("CPU", "FULL_DEVICE_NAME"))
+    folder = model_cache.cache_folder()
+    name = model_cache.entry_name(machine, options, layers, model, file_digest(model), precision, batch_size)
+    kept = model_cache.load(folder, name)
+    try:
+        if kept is not None:
+            return core.import_model(io.BytesIO(kept), "CPU", options)
+        graph = scores_model(model, load_weights(model), leaf_matrix(), batch_size, precision == "int8")
+        compiled = core.compile_model(graph, "CPU", options)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(f"OpenVINO cannot run {model.name} at {model.size} px: {reason}") from None
+    model_cache.store(folder, name, compiled.export_model().getvalue())
+    return compiled

@@ -1,8 +1,10 @@
 """The command: exit statuses, one-line errors, clean standard output, files of its own, and the real detector."""
 
+import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,7 @@ from detector.detections import Detections
 from detector.images import MAX_PIXELS as LOADER_MAX_PIXELS
 from detector.images import read_image
 from detector.pipeline import Detector
-from detector.report import PLAIN_COLUMNS, plain_rows, printable
+from detector.report import PLAIN_COLUMNS, _print_table, plain_rows, printable
 from proposals.region_proposals import MULTIBOX, SELECTIVE_SEARCH
 
 ROOT = Path(__file__).parents[2]
@@ -78,9 +80,7 @@ def test_help_version_and_models(capsys: pytest.CaptureFixture[str], monkeypatch
     default = read_options(DetectOptions)
     assert f"(default: {default.threshold:g})" in text and f"(default: {default.model})" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
-    with pytest.raises(SystemExit) as stop:
-        main(["--version"])
-    assert stop.value.code == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"detect {__version__}\n"
     assert main(["--list-models"]) == 0
     assert any(line.startswith(f"{default.model}  ") for line in capsys.readouterr().out.splitlines())
@@ -93,7 +93,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
         (["--threshold", "nan"], "threshold must lie in 0..1, got nan"),
         (["--nms=-1"], "nms must lie in 0..1, got -1.0"),
         (["--top", "0"], "top must be at least 1, got 0"),
-        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--batch-size", "0"], "batch_size must "),
         (["--seed=-1"], "seed must not be negative, got -1"),
         (["--max-pixels", "0"], "--max-pixels must be at least 1, got 0"),
         (["--threshold", "high"], "argument --threshold: invalid float value: 'high'"),
@@ -108,11 +108,13 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
         (["--classes", "201"], "--classes: unknown class '201'"),
         (["--model", "inception"], "--model inception: no model of that name and no file; known models: "),
         (["--config", "no.toml"], "--config no.toml: No such file or directory"),
-        (["--out", "a.png"], "--out a.png: is a file; give a folder"),
-        (["--out", "a.png/x"], "--out a.png/x: Not a directory; give a folder that can be written"),
+        (["--out", "a.png"], "--out a.png: is no folder; give a folder that can be written"),
+        (["--out", "a.png/x"], "--out a.png/x: a.png is no folder; give a folder that can be written"),
+        (["--out", "out", "--no-save"], "--no-save and --out exclude each other"),
     ):
         found = usage_error(capsys, *arguments, *(["a.png"] if arguments else []))
         assert found.startswith(complaint), found
+    assert sorted(path.name for path in album.iterdir()) == ["a.png", "b.png", "sub"]  # no folder for no outputs
 
 
 def test_config_file(capsys: pytest.CaptureFixture[str], album: Path) -> None:
@@ -121,10 +123,12 @@ def test_config_file(capsys: pytest.CaptureFixture[str], album: Path) -> None:
         ("treshold = 0.5", "my.toml: unknown key 'treshold'; the nearest one is 'threshold'"),
         ("threshold = 'x'", "my.toml: 'threshold' must be float, got 'x'"),
         ("threshold =", "my.toml: not valid TOML"),
-        ("model = 'none'", "none: no model of that name and no file"),
+        ("model = 'none'", "my.toml: model none: no model of that name and no file"),
+        ("proposals = 'both'", "proposals 'both': no MultiBox weights are installed; use --proposals ss"),
+        ("# é", "my.toml: byte 2 is not UTF-8; save the file as UTF-8 text"),
     ):
-        config.write_text(text)
-        assert complaint in usage_error(capsys, "--config", "my.toml", "a.png")
+        config.write_text(text, encoding="latin-1")
+        assert complaint in usage_error(capsys, "--config", "my.toml", "no.png")  # before any picture is looked for
     config.write_text("threshold = 0.9\ntop = 1")
     assert main(["a.png", "--config", "my.toml", "--threshold", "0.05", "--format", "json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)["detections"]
@@ -132,14 +136,14 @@ def test_config_file(capsys: pytest.CaptureFixture[str], album: Path) -> None:
     assert min(d["score"] for d in found) < 0.9  # the command line goes over the file
 
 
-def test_multibox_without_weights_is_wrong_usage_or_runs(capsys: pytest.CaptureFixture[str], album: Path) -> None:
-    options = DetectOptions(proposals="multibox")
-    try:
-        Detector(options)
-    except (ValueError, OSError) as error:
-        assert str(error) in usage_error(capsys, "a.png", "--proposals", "multibox")
-    else:
-        assert main(["a.png", "--proposals", "multibox", "--format", "json"]) == 0
+@pytest.mark.parametrize("proposals", ["multibox", "both"])
+def test_multibox_without_weights_is_wrong_usage(
+    capsys: pytest.CaptureFixture[str], album: Path, proposals: str
+) -> None:
+    with pytest.raises(ValueError, match="no MultiBox weights are installed"):
+        Detector(DetectOptions(proposals=proposals))
+    complaint = usage_error(capsys, "no.png", "--proposals", proposals)  # no.png is not even missed
+    assert complaint == f"proposals '{proposals}': no MultiBox weights are installed; use --proposals ss"
 
 
 def test_results_are_those_of_the_detector(capsys: pytest.CaptureFixture[str], album: Path) -> None:
@@ -179,10 +183,10 @@ def test_every_format_streams_and_fills_files(capsys: pytest.CaptureFixture[str]
             assert text.splitlines() == [header, *[row for row in rows if row.startswith("sub/a.png,")]]
         case "coco":
             entries = json.loads(out)
-            assert {entry["image_id"] for entry in entries} == {1, 2}  # no.png is no picture and takes no number
-            assert json.loads(text) == [entry for entry in entries if entry["image_id"] == 2]
+            assert {entry["image_id"] for entry in entries} == {1, 3}  # no.png takes a number, as a damaged one would
+            assert json.loads(text) == [entry for entry in entries if entry["image_id"] == 3]
         case "ilsvrc":
-            assert text.splitlines() == [line for line in out.splitlines() if line.startswith("2 ")] != []
+            assert text.splitlines() == [line for line in out.splitlines() if line.startswith("3 ")] != []
         case "voc":
             assert list(formats.from_voc(out, "stdout")) == ["a.png", "sub/a.png"]
             assert list(formats.from_voc(text, "file")) == ["sub/a.png"]
@@ -243,7 +247,8 @@ def test_classes_and_verbose(capsys: pytest.CaptureFixture[str], album: Path) ->
     found = [line.split(",")[1] for line in out.splitlines()[1:]]
     assert set(found) == {"dog", "domestic cat"}
     ready, stages = err.splitlines()
-    assert "ready after" in ready
+    seconds = [re.search(r"(\d+\.\d\d) s after the command started$", line) for line in (ready, stages)]
+    assert seconds[0] and seconds[1] and 0 < float(seconds[0][1]) < float(seconds[1][1]) < 60
     for word in ("proposals", "crops, ", f"{len(found)} detections", "propose", "classify", "suppress", "crops/s)"):
         assert word in stages
 
@@ -342,11 +347,12 @@ def test_broken_pipe_ends_quietly(album: Path) -> None:
     process.stderr.close()
 
 
-def test_full_disk(album: Path) -> None:
+@pytest.mark.parametrize("arguments", [["a.png", "--format", "json"], ["--list-models"], ["--help"], ["--version"]])
+def test_full_disk(album: Path, arguments: list[str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "detector.cli", "a.png", "--format", "json"]
+        command = [sys.executable, "-m", "detector.cli", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=60)
     assert done.stderr == b"detect: cannot write to standard output: No space left on device\n"
     assert done.returncode == 1
@@ -357,8 +363,106 @@ def test_out_folder_that_goes_away(capsys: pytest.CaptureFixture[str], album: Pa
     (album / "out" / "a.detected.jpg").mkdir()  # a folder where the picture should go
     assert main(["a.png", "b.png", "--out", "out", "--format", "json"]) == 1
     out, err = capsys.readouterr()
-    assert out == ""
+    assert json.loads(out)["picture"] == "a.png"  # what was found is not lost with the drawing
     assert err.count("\n") == 1 and "out/a.detected.jpg" in err and err.startswith("detect: cannot write ")
+
+
+def test_a_default_folder_that_cannot_be_had_costs_only_the_drawings(
+    capsys: pytest.CaptureFixture[str], album: Path
+) -> None:
+    (album / "detected").touch()  # stands where the folder would, as a read-only folder around it would
+    assert main(["a.png", "b.png", "--threshold", "0.02"]) == 0
+    out, err = capsys.readouterr()
+    assert {line.split("\t")[0] for line in out.splitlines()[1:]} == {"a.png", "b.png"}
+    reason = "cannot save in this folder: File exists"
+    assert err == f"detect: detected: {reason}; going on unsaved (--out names another folder)\n"
+
+
+def test_folders_are_made_when_there_is_something_to_save(album: Path) -> None:
+    for arguments in (["no.png"], ["no.png", "--out", "a/b"]):
+        assert main(arguments) == 1
+    assert sorted(path.name for path in album.iterdir()) == ["a.png", "b.png", "sub"]
+    assert main(["a.png", "--out", "a/b"]) == 0
+    assert sorted(path.name for path in (album / "a" / "b").iterdir()) == ["a.detected.jpg", "a.detected.json"]
+
+
+def test_a_picture_too_long_for_jpeg_is_drawn_as_png(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    Image.new("RGB", (65_501, 21), "teal").save("long.png")
+    assert main(["long.png", "--format", "json", "--out", "out"]) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["width"], err) == (65_501, "")
+    assert sorted(path.name for path in (album / "out").iterdir()) == ["long.detected.json", "long.detected.png"]
+    assert read_image("out/long.detected.png").shape == (21, 65_501, 3)
+
+
+def test_a_bundled_picture_is_told_even_to_a_quiet_run(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    assert main(["-q", "samples/dog.jpg", "--max-pixels", "1", "--format", "json"]) == 1
+    note, complaint = capsys.readouterr().err.splitlines()
+    assert note.startswith("detect: samples/dog.jpg is not here; using the bundled ")
+    assert complaint.startswith("detect: samples/dog.jpg: holds ")
+    assert main(["-q", "dog.jpg", "--format", "json"]) == 1
+    assert capsys.readouterr() == ("", "detect: dog.jpg: no such file\n")
+
+
+def test_a_pipe_without_a_writer_does_not_hang(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    os.mkfifo("pipe.jpg")
+    assert main(["pipe.jpg", "--format", "json"]) == 1
+    complaint = "detect: pipe.jpg: is a pipe; give a picture file, or - for standard input\n"
+    assert capsys.readouterr() == ("", complaint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["--", "-x.png"], ["-x.png"]),
+        (["a.png", "--", "-x.png", "--"], ["a.png", "-x.png", "--"]),
+        (["-q", "--", "-x.png"], ["-x.png"]),
+        (["a.png", "-q", "--"], ["a.png"]),
+    ],
+)
+def test_names_after_two_dashes(
+    capsys: pytest.CaptureFixture[str], album: Path, arguments: list[str], names: list[str]
+) -> None:
+    shutil.copy("a.png", "-x.png")
+    shutil.copy("a.png", "--")
+    assert main(["--format", "json", *arguments]) == 0
+    assert [json.loads(line)["picture"] for line in capsys.readouterr().out.splitlines()] == names
+
+
+@pytest.mark.parametrize(("closed", "out"), [(">&-", b""), ("2>&-", b'{"picture": "a.png"'), (">&- 2>&-", b"")])
+def test_closed_streams(album: Path, closed: str, out: bytes) -> None:
+    line = f'exec "$0" -m detector.cli a.png no.png --format json --verbose {closed}'
+    done = subprocess.run(["sh", "-c", line, sys.executable], capture_output=True, env=ENVIRONMENT, timeout=60)
+    assert done.returncode == 1  # of no.png, which is told where there is a stream for it
+    assert done.stdout.startswith(out) and bool(done.stdout) == bool(out)
+    assert (b"no.png: no such file" in done.stderr) == ("2>" not in closed) and b"Traceback" not in done.stderr
+
+
+def test_termination_cleans_up(album: Path) -> None:
+    for i in range(200):
+        shutil.copy("a.png", f"copy{i}.png")
+    options = ["--format", "coco", "--threshold", "0.01", "--out", "out"]
+    command = [sys.executable, "-m", "detector.cli", ".", *options]
+    process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    assert process.stdout is not None
+    first = b""
+    while b"image_id" not in first:
+        first += process.stdout.read(4096) or pytest.fail("the command ended too early")
+    process.terminate()
+    rest, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, b"detect: terminated\n")
+    assert json.loads(first + rest)
+    assert not list(album.rglob("*.tmp"))
+
+
+def test_termination_is_left_as_it_was(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    for handler in (signal.SIG_DFL, signal.SIG_IGN):
+        before = signal.signal(signal.SIGTERM, handler)
+        try:
+            assert main(["no.png"]) == 1
+            assert signal.getsignal(signal.SIGTERM) == handler
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def test_unwritable_out_folder(capsys: pytest.CaptureFixture[str], album: Path) -> None:
@@ -422,6 +526,30 @@ def test_quiet_terminal_gets_nothing_but_results(album: Path) -> None:
     status, screen = on_terminal("a.png", "b.png", "--quiet", "--format", "json")
     assert status == 0
     assert [json.loads(line)["picture"] for line in screen.splitlines()] == ["a.png", "b.png"]
+
+
+def test_a_narrow_terminal_keeps_class_and_score_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    detections = Detections(
+        np.array([[0, 0, 1, 1], [1000, 1001, 1300, 1400]], np.float32),
+        np.array([0.98766, 0.5], np.float32),
+        np.array([1, 2]),
+        np.array([SELECTIVE_SEARCH, SELECTIVE_SEARCH]),
+        (5000, 6000),
+        ("salt or pepper shaker", "dog"),
+    )
+    for columns in (40, 69, 70, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        screen = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", screen)
+        _print_table(detections, "a.jpg", 0.1)
+        lines = screen.getvalue().splitlines()
+        assert max(map(len, lines)) <= columns and "…" not in screen.getvalue()
+        rows = [line for line in lines if re.match(r" *(salt or pepper shaker +0\.988|dog +0\.500) ", line)]
+        assert len(rows) == 2
+        words = " ".join(screen.getvalue().split())
+        assert ("selective" in words) == (columns >= 70)
+        assert all(number in words for number in ("1000", "1001", "1300", "1400"))
 
 
 def test_terminal_as_standard_input_is_no_picture(album: Path) -> None:

@@ -29,6 +29,8 @@ def test_a_file_overrides_and_integers_serve_as_floats(tmp_path):
         ("nms = nan", r"nms must lie in 0\.\.1, got nan"),
         ("top = 0", "top must be at least 1"),
         ("crop_size = 74", r"crop_size must be 0 \(the model's own\) or 75\.\.640, got 74"),
+        ("batch_size = 100000000", r"batch_size must lie in 1\.\.1024"),
+        ("superpixel_scale = 0", r"superpixel_scale must lie in 1\.\.100"),
         ("seed = -1", "seed must not be negative"),
         ('proposals = "rpn"', "proposals must be one of ss, multibox, both, got 'rpn'"),
         ("threshold = ", "not valid TOML"),
@@ -40,6 +42,14 @@ def test_mistakes_name_the_file_and_the_key(tmp_path, text, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_options(DetectOptions, path)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_named_with_its_cure(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_bytes("# é\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="byte 2 is not UTF-8; save the file as UTF-8 text") as caught:
+        read_options(DetectOptions, path)
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 def test_options_from_names_its_source():

@@ -72,6 +72,24 @@ def test_pixels_of_a_box_inside_come_from_its_context():
     assert (crop[:, :30] == 0).all() and (crop[:, 34:] == 200).all()
 
 
+def test_channels_stay_red_green_blue():
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[:, :50], image[:, 50:] = (250, 40, 3), (5, 60, 240)
+    crop = warp(image, as_boxes([[10, 30, 90, 110]]), 64, FILL, context=0)[0]
+    assert (crop[:40, :31] == (250, 40, 3)).all() and (crop[:40, 33:] == (5, 60, 240)).all()
+    assert (crop[57:] == FILL).all()  # 81 source pixels, of which 70 lie in the picture: 70 x 64 / 81 = 55.3 rows
+
+
+def test_pixels_are_bilinear_without_antialiasing():
+    """31 px become 32 source pixels in Caffe's arithmetic, 10 to 41; at 8 px each output pixel lies over four."""
+    image = np.zeros((60, 60, 3), np.uint8)
+    image[:, 10:42] = np.tile(np.array([0, 100, 40, 200], np.uint8), 8)[None, :, None]
+    crop = warp(image, as_boxes([[10, 10, 41, 41]]), 8, FILL, context=0)[0]
+    assert (crop == 70).all()  # halfway from 100 to 40; the nearest pixel is 0, the mean of four 85, cubic 64
+    across = warp(image.transpose(1, 0, 2).copy(), as_boxes([[10, 10, 41, 41]]), 8, FILL, context=0)[0]
+    assert (across == 70).all()
+
+
 def test_missing_context_is_the_fill_colour_and_mirroring_flips():
     image = np.full((80, 60, 3), 255, np.uint8)
     crop = warp(image, as_boxes([[0, 0, 30, 40]]), 64, FILL)[0]

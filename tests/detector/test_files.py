@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from detector.files import write_bytes_atomic, write_text_atomic
+from detector.files import check_folder, write_bytes_atomic, write_text_atomic
 
 
 def test_writes_bytes_and_text_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -44,6 +47,56 @@ def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     write_text_atomic(tmp_path / "written", "")
     assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_what_lies_under_a_temporary_name_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("kept")
+    for name in (f".{os.getpid()}-{threading.get_ident()}.tmp", f".{os.getpid()}.tmp", ".a.txt.tmp", "a.txt.tmp"):
+        (tmp_path / name).symlink_to("victim")
+    write_text_atomic(tmp_path / "a.txt", "a")
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_an_occupied_temporary_name_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "urandom", bytes)  # the name as if somebody had foreseen it
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / f".{bytes(8).hex()}.tmp").symlink_to("victim")
+    with pytest.raises(FileExistsError, match=r"cannot write .*a\.txt"):
+        write_text_atomic(tmp_path / "a.txt", "a")
+    assert (tmp_path / "victim").read_text() == "kept" and not (tmp_path / "a.txt").exists()
+
+
+def test_a_folder_is_checked_without_being_made(tmp_path: Path) -> None:
+    check_folder(tmp_path)
+    check_folder(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, complaint in (
+        ("file", "is no folder"),
+        ("file/a/b", f"{tmp_path / 'file'} is no folder"),
+        ("link", "is no folder"),
+    ):
+        with pytest.raises(NotADirectoryError) as caught:
+            check_folder(tmp_path / name)
+        assert caught.value.strerror == complaint
+
+
+def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    (tmp_path / "closed").mkdir(mode=0o555)
+    source = (
+        "import os, pathlib, sys; from detector.files import check_folder\n"
+        "if os.geteuid() == 0: os.setuid(65534)\n"
+        "for name in ('closed', 'closed/a'):\n"
+        "    try: check_folder(pathlib.Path(name))\n"
+        "    except PermissionError as error: print(error.strerror)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines() == ["permission denied"] * 2, done.stderr
 
 
 def test_relative_name_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

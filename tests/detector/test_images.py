@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import struct
 import threading
 import time
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from detector.images import ImageError, read_image
+from detector.images import ImageError, _open_header, read_image, read_stream
 
 ROOT = Path(__file__).parents[2]
 CAT = ROOT / "samples" / "chelsea.jpg"
@@ -260,7 +261,7 @@ def test_missing_folder_empty_and_device(tmp_path: Path) -> None:
     assert reason(tmp_path / "link.jpg") == "no such file"
     assert reason(CAT / "x.jpg") == "cannot be read: Not a directory"
     assert reason(tmp_path / ("x" * 300 + ".jpg")) == "cannot be read: File name too long"
-    assert reason(Path("/dev/zero")) == "is a device; give a picture"
+    assert reason(Path("/dev/zero")) == "is a device; give a picture file, or - for standard input"
 
 
 def test_unreadable(tmp_path: Path) -> None:
@@ -355,13 +356,53 @@ def test_the_limit_is_the_callers(cat: np.ndarray) -> None:
     assert Image.MAX_IMAGE_PIXELS == 89_478_485  # Pillow's own limit is as it was
 
 
-def test_a_pipe_can_be_read(cat: np.ndarray, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe.jpg"
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_bytes(CAT.read_bytes()))
-    writer.start()
-    np.testing.assert_array_equal(read_image(pipe), cat)
-    writer.join()
+def test_two_threads_leave_pillows_limit_as_it_was() -> None:
+    class Held(io.BytesIO):
+        """A file whose first read waits until it is let go."""
+
+        def __init__(self) -> None:
+            super().__init__(png_of_size(10, 10))
+            self.reached, self.go = threading.Event(), threading.Event()
+
+        def read(self, size: int | None = -1) -> bytes:
+            self.reached.set()
+            self.go.wait(10)
+            return super().read(size)
+
+    files = Held(), Held()
+    first, second = (threading.Thread(target=_open_header, args=(file, 1000)) for file in files)
+    before = Image.MAX_IMAGE_PIXELS
+    first.start()
+    assert files[0].reached.wait(10)
+    second.start()
+    assert not files[1].reached.wait(0.1)  # else it would take the first one's limit for Pillow's own
+    files[0].go.set()
+    first.join(10)
+    files[1].go.set()
+    second.join(10)
+    assert files[1].reached.is_set() and before == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_pipe_without_a_writer_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert reason(tmp_path / "pipe.jpg") == "is a pipe; give a picture file, or - for standard input"
+
+
+def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path is at most 107 bytes long
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.jpg")
+        assert reason(Path("socket.jpg")) == "is a socket; give a picture file, or - for standard input"
+
+
+def test_a_stream_is_read_up_to_its_limit() -> None:
+    for size in (0, 1, 2**20, 3 * 2**20 + 5):
+        data = bytes(size)
+        assert read_stream(io.BytesIO(data), "-", max_bytes=size) == data
+    with pytest.raises(ImageError, match=r"^-: does not end within 1,000 bytes; save it as a file and give that$"):
+        read_stream(io.BytesIO(bytes(1001)), "-", max_bytes=1000)
+    with Path("/dev/zero").open("rb") as endless, pytest.raises(ImageError, match="within 5,000,000 bytes"):
+        read_stream(endless, "-", max_bytes=5_000_000)
 
 
 def test_a_common_jpeg_is_fast() -> None:

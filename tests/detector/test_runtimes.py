@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,22 @@ from PIL import Image
 
 from detector.classes import det_names
 from detector.crops import warp
+from detector.runtimes import model_cache
 from detector.runtimes.classifier import load_classifier
-from detector.runtimes.openvino_runtime import OpenVinoClassifier, cache_folder
+from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.runtimes.torch_runtime import TorchClassifier
 from detector.weights import find_model
 from proposals.opencv import selective_search_opencv
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 MODEL = replace(find_model("inception_v3"), size=128)
+
+
+def warp_whole(size):
+    """The whole picture of a cat as one crop."""
+    image = np.asarray(Image.open(SAMPLES / "chelsea.jpg").convert("RGB"))
+    height, width = image.shape[:2]
+    return warp(image, np.array([[0, 0, width, height]], np.float32), size, MODEL.fill)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +55,7 @@ def test_reduced_precision_stays_near_torch(crops, reference, precision, mean_di
     assert np.abs(found - reference).mean() < mean_difference
     agree = (found.argmax(axis=1) == reference.argmax(axis=1)).mean()
     assert agree >= 0.8
+    assert np.abs(found - reference).max() > 1e-4  # it is another precision
 
 
 @pytest.mark.parametrize("classifier", [OpenVinoClassifier, TorchClassifier])
@@ -57,8 +67,8 @@ def test_batch_size_and_order_do_not_matter(crops, classifier):
 
 
 def test_the_cat_is_a_cat(crops):
-    scores = OpenVinoClassifier(MODEL)(crops)
-    assert det_names()[scores[0].argmax() - 1] == "domestic cat"  # crop 0 is the whole picture
+    scores = OpenVinoClassifier(find_model("inception_v3"))(warp_whole(160))
+    assert det_names()[scores[0, 1:].argmax()] == "domestic cat"
 
 
 @pytest.mark.parametrize(
@@ -126,10 +136,81 @@ def test_torchvision_weights_from_torchs_hub_folder_are_hash_checked(tmp_path):
     assert result.returncode == 0 and "is damaged (its sha256 differs); delete it" in result.stdout, result.stderr
 
 
+def test_precision_auto_is_int8_for_weights_trained_for_it():
+    assert OpenVinoClassifier(MODEL).precision == "int8"
+    plain = OpenVinoClassifier(replace(MODEL, quantized=False))
+    assert plain.precision in ("bf16", "f32")
+    with pytest.raises(ValueError, match="holds no 8-bit intervals"):
+        OpenVinoClassifier(replace(MODEL, quantized=False), "int8")
+
+
+def test_int8_rounds_after_every_convolution():
+    from detector.classes import leaf_matrix
+    from detector.networks.openvino_graph import scores_model
+    from detector.weights import load_weights
+
+    weights = load_weights(MODEL)
+    for int8, count in ((True, 95), (False, 0)):  # 94 convolutions with ReLU, and the input
+        graph = scores_model(MODEL, weights, leaf_matrix(), 1, int8)
+        assert sum(op.get_type_name() == "FakeQuantize" for op in graph.get_ops()) == count
+
+
+def test_two_threads_take_turns(crops):
+    classifier = OpenVinoClassifier(MODEL)
+    expected = classifier(crops)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(classifier, [crops] * 8):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_works_on_after_a_failure_inside_a_call(crops):
+    classifier = OpenVinoClassifier(MODEL)
+    expected = classifier(crops)
+
+    class Interrupted(np.ndarray):
+        """Crops of which the third batch cannot be had, as when the user presses Ctrl-C."""
+
+        def __getitem__(self, key):
+            if isinstance(key, slice) and key.start == 16:
+                raise KeyboardInterrupt
+            return np.asarray(super().__getitem__(key))
+
+    with pytest.raises(KeyboardInterrupt):
+        classifier(crops.view(Interrupted))
+    np.testing.assert_array_equal(classifier(crops), expected)
+
+
 def test_cache_folder_is_private_and_optional(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "googlenet-rcnn" / "openvino"
+    assert model_cache.cache_folder() == tmp_path / "googlenet-rcnn" / "openvino"
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert cache_folder() is None
+    assert model_cache.cache_folder() is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert model_cache.cache_folder() is None
+
+
+def no_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_cache_keeps_compiled_models_whole_and_few(tmp_path, monkeypatch, crops):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = model_cache.cache_folder()
+    expected = OpenVinoClassifier(MODEL)(crops)
+    (entry,) = folder.iterdir()
+    np.testing.assert_array_equal(OpenVinoClassifier(MODEL)(crops), expected)
+    assert list(folder.iterdir()) == [entry]  # the second one came from the cache
+    content = bytearray(entry.read_bytes())
+    content[len(content) // 2] ^= 255
+    entry.write_bytes(content)
+    np.testing.assert_array_equal(OpenVinoClassifier(MODEL)(crops), expected)  # damaged: compiled again
+    assert entry.read_bytes() != content
+    for number in range(model_cache.KEPT + 2):
+        model_cache.store(folder, model_cache.entry_name(number), b"compiled")
+    assert len(list(folder.iterdir())) == model_cache.KEPT
+    last = model_cache.entry_name(model_cache.KEPT + 1)
+    assert model_cache.load(folder, last) == b"compiled"
+    assert model_cache.load(folder, "none.model") is None and model_cache.load(None, last) is None

@@ -93,17 +93,38 @@ def test_nms_keeps_at_exactly_the_threshold_and_breaks_ties_by_index():
     assert B.nms(B.as_boxes([]), np.zeros(0), 0.3).tolist() == []
 
 
-@given(boxes_strategy(), st.data(), st.sampled_from([None, 1, 3]))
-def test_nms_per_class_equals_one_class_at_a_time(boxes, data, limit):
+@given(
+    boxes_strategy(),
+    st.data(),
+    st.sampled_from([0.0, 0.3, 0.5]),
+    st.sampled_from([0.2, 0.5]),
+    st.sampled_from([None, 1, 3]),
+)
+def test_nms_per_class_equals_one_class_at_a_time(boxes, data, threshold, min_score, limit):
     shape = (len(boxes), 3)
     scores = data.draw(arrays(np.float32, shape, elements=st.sampled_from([0.0, 0.25, 0.5, 1.0])))
-    rows, columns = B.nms_per_class(boxes, scores, 0.3, 0.2, limit)
+    rows, columns = B.nms_per_class(boxes, scores, threshold, min_score, limit)
     expected = []
     for column in range(3):
-        candidates = np.flatnonzero(scores[:, column] > 0.2)
-        kept = candidates[nms_literally(boxes[candidates], scores[candidates, column], 0.3)]
+        candidates = np.flatnonzero(scores[:, column] >= min_score)
+        kept = candidates[nms_literally(boxes[candidates], scores[candidates, column], threshold)]
         expected += [(int(row), column) for row in kept[:limit]]
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+
+
+def test_nms_per_class_keeps_at_exactly_both_thresholds():
+    half = B.as_boxes([[0, 0, 2, 1], [0, 0, 1, 1]])  # IoU exactly 0.5
+    scores = np.array([[0.5, 0.25], [0.25, 0.125]], np.float32)
+
+    def kept(threshold: float, min_score: float) -> list[tuple[int, int]]:
+        rows, columns = B.nms_per_class(half, scores, threshold, min_score)
+        return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+    assert kept(0.5, 0.125) == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert kept(0.49, 0.125) == [(0, 0), (0, 1)]
+    assert kept(0.5, 0.25) == [(0, 0), (1, 0), (0, 1)]  # a score of exactly 0.25 stays
+    assert kept(0.5, 0.5) == [(0, 0)]  # also where a class has no higher one
+    assert kept(0.5, 0.51) == []
 
 
 @given(boxes_strategy())

@@ -14,6 +14,11 @@ def test_rank_drops_small_and_repeated_boxes_and_puts_the_whole_frame_first():
     assert rank(boxes, priority, (100, 80)).tolist() == [2, 3, 4]
 
 
+def test_rank_keeps_a_side_of_exactly_20_px():
+    boxes = np.array([[0, 0, 20, 50], [5, 5, 55, 25], [7, 7, 27, 27], [0, 0, 19, 50], [0, 0, 50, 19]], np.float64)
+    assert rank(boxes, np.arange(5.0), (500, 375)).tolist() == [0, 1, 2]  # "at least 20", whichever side it is
+
+
 def test_rank_keeps_a_frame_that_is_thinner_than_the_smallest_box():
     assert rank(np.array([[0, 0, 500, 5.0]]), np.zeros(1), (500, 5)).tolist() == [0]
 
@@ -47,6 +52,16 @@ def test_rank_scores_fall_from_one():
 def test_frame_is_500_wide_but_never_taller_than_2000(size, frame):
     image = np.zeros((size[1], size[0], 3), np.uint8)
     assert to_frame(image).shape == (frame[1], frame[0], 3)
+
+
+def test_shrinking_averages_all_pixels_and_enlarging_interpolates():
+    rows, columns = np.indices((300, 1500))
+    checkerboard = np.repeat(((rows + columns) % 2 * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    grey = to_frame(checkerboard)  # each pixel is the mean of 3 x 3, of which 4 or 5 are white
+    assert np.unique(grey).tolist() == [round(255 * 4 / 9), round(255 * 5 / 9)] == [113, 142]
+    step = np.full((40, 250, 3), 200, np.uint8)
+    step[:, 0] = 0
+    assert to_frame(step)[0, :5, 0].tolist() == [0, 50, 150, 200, 200]  # a quarter and three quarters of the way
 
 
 def test_from_frame_scales_edges_and_clips():

@@ -1,0 +1,32 @@
+"""What every test shares: a cache of compiled networks of its own, so that no test writes the user's ~/.cache."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+VARIABLE = "XDG_CACHE_HOME"
+CACHE = pytest.StashKey[tuple[str, str | None]]()  # (folder of this run, the value before it)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name a temporary cache before any test module is read: some copy the environment for their subprocesses."""
+    folder = tempfile.mkdtemp(prefix="googlenet-rcnn-cache-")
+    config.stash[CACHE] = folder, os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = folder
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    folder, before = config.stash[CACHE]
+    if before is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = before
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_cache(pytestconfig: pytest.Config) -> None:
+    """Fail at once where something has pointed the cache elsewhere before the first test."""
+    assert os.environ[VARIABLE] == pytestconfig.stash[CACHE][0]
