@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
 
-NOTICE_AFTER = 1.5  # seconds; kernels from the cache are there in less
-
 log = logging.getLogger("proposals")
+_kernels: list[Any] = []
 _ready = threading.Event()
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,23 +25,21 @@ def compiled(function: F) -> F:
     the order of a sum is fixed when it is compiled, so the same machine gives the same bytes.
     """
     try:
-        return cast(F, njit(function, cache=True, nogil=True, fastmath=True))
+        kernel = njit(function, cache=True, nogil=True, fastmath=True)
     except RuntimeError:  # numba found no folder for its cache
-        return cast(F, njit(function, nogil=True, fastmath=True))
+        kernel = njit(function, nogil=True, fastmath=True)
+    _kernels.append(kernel)
+    return cast(F, kernel)
 
 
-@contextmanager
-def notice_compilation() -> Iterator[None]:
+def _on_disk(kernel: Any) -> bool:
+    """Whether the cache folder holds machine code of `kernel`."""
+    folder = kernel.stats.cache_path
+    return folder is not None and any(Path(folder).glob(f"*.{kernel.__name__}-*.nbi"))
+
+
+def notice_compilation() -> None:
     """Say so, in one line of the logger `proposals`, when the first call of a process has to compile its kernels."""
-    if _ready.is_set():
-        yield
-        return
-    text = "compiling Selective Search for this machine, once (about ten seconds)"
-    timer = threading.Timer(NOTICE_AFTER, log.warning, [text])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        _ready.set()
+    if not _ready.is_set() and not all(_on_disk(kernel) for kernel in _kernels):
+        log.warning("compiling Selective Search for this machine, once (about ten seconds)")
+    _ready.set()

@@ -154,8 +154,8 @@ def selective_search(
     threads. Raises: ValueError for another array, mode or number.
     """
     frame = _frame(image, max_boxes)
-    with notice_compilation():
-        hierarchies = _search(frame, mode, superpixel_scale, threads)
+    notice_compilation()
+    hierarchies = _search(frame, mode, superpixel_scale, threads)
     height, width = frame.shape[:2]
     generator = np.random.default_rng(seed)
     boxes = [np.array([[0, 0, width, height]], np.int32)]

@@ -1,6 +1,5 @@
 """Our Selective Search: exact on pictures worked by hand, OpenCV's boxes in OpenCV's setting, the same bytes always."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -251,11 +250,3 @@ def test_no_folder_for_the_cache_is_no_error(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_the_notice_goes_through_logging(caplog):
-    from proposals import compiled
-
-    with caplog.at_level(logging.WARNING, "proposals"):
-        selective_search(np.zeros((20, 30, 3), np.uint8))
-    assert compiled._ready.is_set()

@@ -1,0 +1,222 @@
+"""Proposals of a whole data set in one Parquet file: how it is written, and read at random.
+
+A row is a picture: its id, width, height, and as lists its boxes (x1, y1, x2, y2 of each in turn), scores and
+sources. So a picture is there whole or not at all, its name and size are held once, and reading one is reading a row.
+The parameters and their fingerprint stand in the metadata of the schema.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from proposals.region_proposals import Proposals
+
+Parameters = Mapping[str, str | int | None]
+
+FORMAT = b"1"
+PICTURES_A_GROUP = 16  # a row group is decoded whole: about a millisecond, and a footer that stays small
+SCHEMA = pa.schema(
+    [
+        pa.field("picture", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("boxes", pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False),
+        pa.field("score", pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False),
+        pa.field("source", pa.list_(pa.field("element", pa.uint8(), nullable=False)), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PictureProposals:
+    """One row: the id of a picture, its width and height in pixels, and its proposals."""
+
+    picture: str
+    width: int
+    height: int
+    proposals: Proposals
+
+
+class _Group(NamedTuple):
+    """A decoded row group; the boxes of its picture i are rows starts[i] .. starts[i + 1] of the arrays."""
+
+    first: int  # number of its first picture in the file
+    starts: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    sources: npt.NDArray[np.uint8]
+
+
+def fingerprint(parameters: Parameters) -> str:
+    """Return the SHA-256 of `parameters` as canonical JSON (sorted keys, no spaces), in hexadecimal."""
+    return hashlib.sha256(_canonical(parameters).encode()).hexdigest()
+
+
+def _canonical(parameters: Parameters) -> str:
+    return json.dumps(dict(parameters), sort_keys=True, separators=(",", ":"))
+
+
+class ProposalStore(Mapping[str, Proposals]):
+    """A file of proposals, memory-mapped: a mapping of picture ids to `Proposals`, in the order of the file.
+
+    Opening reads the ids and sizes; a picture is decoded when it is asked for, with its row group. Threads may share
+    a store, and a pickled one opens the file again. Raises: OSError where the file cannot be opened; ValueError for
+    a truncated or damaged file, or one that holds no proposals, here or when a picture is read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the file `path`."""
+        self.path = Path(path)
+        self._lock = threading.Lock()
+        if self.path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(self.path))
+        with self.path.open("rb"):  # says what is wrong in the words of the system
+            pass
+        try:
+            self._file = pq.ParquetFile(self.path, memory_map=True, page_checksum_verification=True)
+            metadata = self._file.schema_arrow.metadata or {}
+            if not self._file.schema_arrow.equals(SCHEMA) or metadata.get(b"proposals.format") != FORMAT:
+                raise ValueError(f"{self.path} is a Parquet file, but none of proposals that this version can read")
+            index = self._file.read(columns=["picture", "width", "height"], use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+        self.parameters: Parameters = json.loads(metadata[b"proposals.parameters"])
+        self.fingerprint: str = metadata[b"proposals.fingerprint"].decode()
+        if fingerprint(self.parameters) != self.fingerprint:
+            raise ValueError(f"{self.path} is damaged: its fingerprint is not that of its parameters; make it again")
+        self.pictures: tuple[str, ...] = tuple(index["picture"].to_pylist())
+        self._row = {picture: row for row, picture in enumerate(self.pictures)}
+        if len(self._row) != len(self.pictures):
+            raise ValueError(f"{self.path} is damaged: it has a picture twice; make it again")
+        self._sizes = np.stack([index["width"].to_numpy(), index["height"].to_numpy()], axis=1)
+        counts = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        self._group_starts = np.cumsum([0, *counts])
+        self._group: _Group | None = None
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.pictures)
+
+    def __contains__(self, picture: object) -> bool:
+        return picture in self._row
+
+    def __getitem__(self, picture: str) -> Proposals:
+        row = self._row[picture]
+        with self._lock:
+            group = self._group
+            if group is None or not 0 <= row - group.first < len(group.starts) - 1:
+                group = self._group = self._read(int(np.searchsorted(self._group_starts, row, side="right")) - 1)
+        i = row - group.first
+        span = slice(group.starts[i], group.starts[i + 1])
+        try:
+            return Proposals(group.boxes[span], group.scores[span], group.sources[span])
+        except ValueError as error:
+            raise self._damaged(error) from error
+
+    def size(self, picture: str) -> tuple[int, int]:
+        """Return width and height of a picture in pixels; raise KeyError."""
+        width, height = self._sizes[self._row[picture]].tolist()
+        return width, height
+
+    def rows(self, pictures: Iterable[str] | None = None) -> Iterator[PictureProposals]:
+        """Yield the rows of `pictures`, by default of all."""
+        for picture in self.pictures if pictures is None else pictures:
+            yield PictureProposals(picture, *self.size(picture), self[picture])
+
+    def close(self) -> None:
+        """Close the file; a picture cannot be read after that."""
+        self._file.close()
+
+    def __reduce__(self) -> tuple[type[ProposalStore], tuple[Path]]:
+        return ProposalStore, (self.path,)
+
+    def _read(self, number: int) -> _Group:
+        """Return a row group, decoded and checked; raise ValueError."""
+        try:
+            table = self._file.read_row_group(number, columns=["boxes", "score", "source"], use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+        boxes, scores, sources = (table[name].combine_chunks() for name in ("boxes", "score", "source"))
+        starts = scores.offsets.to_numpy().astype(np.int64)
+        if not (
+            np.array_equal(boxes.offsets.to_numpy(), 4 * starts) and np.array_equal(sources.offsets.to_numpy(), starts)
+        ):
+            raise self._damaged("boxes, scores and sources of a picture are not of one number")
+        return _Group(
+            int(self._group_starts[number]),
+            starts,
+            boxes.values.to_numpy().reshape(-1, 4),
+            scores.values.to_numpy(),
+            sources.values.to_numpy(),
+        )
+
+    def _damaged(self, reason: object) -> ValueError:
+        text = " ".join(str(reason).split())
+        return ValueError(f"{self.path} is no file of proposals, or truncated or damaged ({text}); make it again")
+
+
+def write_store(path: Path, rows: Iterable[PictureProposals], parameters: Parameters) -> None:
+    """Write `rows`, which may be a stream, to `path` through a temporary file beside it and a rename.
+
+    The same rows and parameters give the same bytes. Raises: OSError naming `path`; what was there stays.
+    """
+    metadata = {
+        "proposals.format": FORMAT,
+        "proposals.parameters": _canonical(parameters),
+        "proposals.fingerprint": fingerprint(parameters),
+    }
+    temporary = path.with_name(f".{path.name}.tmp")  # one name, so that a killed run leaves no more than one
+    rows = iter(rows)
+    try:
+        try:
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:
+                options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+                schema = SCHEMA.with_metadata(metadata)
+                with pq.ParquetWriter(file, schema, write_page_checksum=True, **options) as writer:
+                    while group := list(islice(rows, PICTURES_A_GROUP)):
+                        writer.write_table(_table(group, schema))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _table(rows: Sequence[PictureProposals], schema: pa.Schema) -> pa.Table:
+    """Return `rows` as an Arrow table."""
+    found = [row.proposals for row in rows]
+    starts = np.cumsum([0, *(len(proposals) for proposals in found)])
+    flat = (
+        (4 * starts, np.concatenate([proposals.boxes.reshape(-1) for proposals in found])),
+        (starts, np.concatenate([proposals.scores for proposals in found])),
+        (starts, np.concatenate([proposals.sources for proposals in found])),
+    )
+    lists = [
+        pa.ListArray.from_arrays(pa.array(begin, pa.int32()), pa.array(values), type=field.type)
+        for (begin, values), field in zip(flat, list(SCHEMA)[3:], strict=True)
+    ]
+    columns = [
+        pa.array([row.picture for row in rows], pa.string()),
+        pa.array([row.width for row in rows], pa.int32()),
+        pa.array([row.height for row in rows], pa.int32()),
+    ]
+    return pa.table([*columns, *lists], schema=schema)
