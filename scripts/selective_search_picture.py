@@ -1,6 +1,6 @@
 """Show Selective Search step by step on one picture: segmentations at both scales, levels of a hierarchy, the boxes.
 
-  python scripts/selective_search_picture.py docs/selective_search.jpg
+python scripts/selective_search_picture.py docs/selective_search.jpg
 """
 
 import sys
