@@ -121,14 +121,19 @@ def main() -> None:
     total = sum(positives.values())
     print(f"{len(names)} pictures, {total} ground-truth boxes of {len(positives)} classes")
     print(f"{regions / len(names):.0f} proposals a picture, recall at IoU 0.5 {covered / total:.3f}")
-    print("size  precision    mAP  median AP  crops/s")
+    print("size  precision    mAP  median AP  best F1  at score  crops/s")
     for (size, precision), classes in found.items():
         aps = []
         for label, count in positives.items():
             rows = np.array(classes[label], dtype=np.float64).reshape(-1, 2)
             aps.append(average_precision(rows[:, 0], rows[:, 1] > 0, count))
+        every = np.array([row for rows in classes.values() for row in rows], dtype=np.float64).reshape(-1, 2)
+        every = every[np.argsort(-every[:, 0], kind="stable")]
+        f1 = 2 * np.cumsum(every[:, 1]) / (np.arange(1, len(every) + 1) + total)
+        best = int(f1.argmax())
         speed = regions / seconds[size, precision]
-        print(f"{size:4}  {precision:9}  {np.mean(aps):.4f}  {np.median(aps):9.4f}  {speed:7.0f}")
+        print(f"{size:4}  {precision:9}  {np.mean(aps):.4f}  {np.median(aps):9.4f}", end="")
+        print(f"  {f1[best]:7.3f}  {every[best, 0]:8.3f}  {speed:7.0f}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ classify the crops with an Inception network, suppress what is found twice
 
 EPILOG = """\
 examples:
-  detect dog.jpg                         list what is in a picture, and draw it:
+  detect samples/dog.jpg                 list what is in a picture, and draw it:
                                          detected/dog.detected.jpg, .json too
   detect photos --classes dog,person --out found
                                          two classes, all pictures of a folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 0
             options = options_of(args)
             report = Report(args.format, args.quiet, args.verbose)
+            _log_to(report)
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", module=r"PIL\.")  # about oddities of files that are read anyhow
@@ -127,17 +129,34 @@ def _load(options: DetectOptions) -> Detector:
         raise UsageError(str(error)) from error
 
 
+class _Notes(logging.Handler):
+    """Turns log records into notes of the command."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.note(record.getMessage())
+
+
+def _log_to(report: Report) -> None:
+    """Let what the packages log (that kernels are being compiled) appear as notes of the command."""
+    log = logging.getLogger("proposals")
+    log.handlers, log.propagate = [_Notes(report)], False
+
+
 class _Saver:
     """Where drawings and result files go: a folder, made when the first of them is written, or nowhere."""
 
     def __init__(self, args: argparse.Namespace, report: Report) -> None:
         from detector.formats import SUFFIX
 
-        self._default = args.out is None and args.format == TABLE and not args.no_save
+        self.by_default = args.out is None and args.format == TABLE and not args.no_save
         self._format = "json" if args.format == TABLE else args.format
         self._suffix = OUTPUT_MARK + SUFFIX[self._format]
         self._report = report
-        self.folder: Path | None = Path(DRAWN) if self._default else args.out
+        self.folder: Path | None = Path(DRAWN) if self.by_default else args.out
         self.used = False  # whether the folder is there
         self._names: OutputNames | None = None
         if self.folder is not None:
@@ -172,7 +191,7 @@ class _Saver:
             check_folder(self.folder)
         except OSError as error:
             reason = f"{self.folder}: cannot save in this folder: {error.strerror}"
-            if not self._default:
+            if not self.by_default:
                 raise OSError(reason) from error
             self._report.note(f"{reason}; going on unsaved (--out names another folder)")
             self.folder = None
@@ -217,7 +236,9 @@ class _Run:
                 report.advance()
         report.finish()
         if self.saver.used:
-            report.hint(f"drawn pictures and results are in {self.saver.folder}{os.sep}")
+            (report.note if self.saver.by_default else report.hint)(
+                f"drawn pictures and results are in {self.saver.folder}{os.sep}"
+            )
         return FAILED if failed else 0
 
     def _look(self, detector: Detector, image: RgbImage, picture: Picture, image_id: int, stem: str) -> bool:

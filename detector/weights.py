@@ -56,7 +56,7 @@ class Model:
     def layers(self) -> tuple[Layer, ...]:
         """The network as data; raises ValueError for the one that only torchvision defines."""
         if self.network not in NETWORKS:
-            raise ValueError(f"model '{self.name}' runs in torch only; add --runtime torch")
+            raise ValueError(f"model '{self.name}' runs in torch only; leave --runtime openvino out")
         return NETWORKS[self.network]
 
     @property

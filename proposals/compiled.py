@@ -13,6 +13,7 @@ from numba import njit
 log = logging.getLogger("proposals")
 _kernels: list[Any] = []
 _ready = threading.Event()
+_first = threading.Lock()
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,7 @@ def _on_disk(kernel: Any) -> bool:
 
 def notice_compilation() -> None:
     """Say so, in one line of the logger `proposals`, when the first call of a process has to compile its kernels."""
-    if not _ready.is_set() and not all(_on_disk(kernel) for kernel in _kernels):
-        log.warning("compiling Selective Search for this machine, once (about ten seconds)")
-    _ready.set()
+    with _first:
+        if not _ready.is_set() and not all(_on_disk(kernel) for kernel in _kernels):
+            log.warning("compiling Selective Search for this machine, once (about ten seconds)")
+        _ready.set()

@@ -100,7 +100,7 @@ def test_auto_takes_openvino_on_the_cpu():
 
 def test_torchvision_model_needs_torch_and_says_so_when_offline(tmp_path):
     model = find_model("torchvision_googlenet")
-    with pytest.raises(ValueError, match="runs in torch only; add --runtime torch"):
+    with pytest.raises(ValueError, match="runs in torch only; leave --runtime openvino out"):
         load_classifier(model, "openvino", "cpu", "f32", 8)
     code = (
         "from detector.weights import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
