@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -23,7 +22,7 @@ from detector.arguments import DRAWN, WRONG_USAGE, UsageError, options_of, parse
 from detector.config import DetectOptions
 from detector.files import check_folder, write_text_atomic
 from detector.inputs import OUTPUT_MARK, OutputNames, Picture, Problem, expand
-from detector.report import TABLE, Report, printable, write_out
+from detector.report import TABLE, Report, printable, show_log, write_out
 
 if TYPE_CHECKING:
     from detector.detections import Detections
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 0
             options = options_of(args)
             report = Report(args.format, args.quiet, args.verbose)
-            _log_to(report)
+            show_log(report)
             try:
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", module=r"PIL\.")  # about oddities of files that are read anyhow
@@ -127,23 +126,6 @@ def _load(options: DetectOptions) -> Detector:
         return Detector(options)
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-
-
-class _Notes(logging.Handler):
-    """Turns log records into notes of the command."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__()
-        self._report = report
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._report.note(record.getMessage())
-
-
-def _log_to(report: Report) -> None:
-    """Let what the packages log (that kernels are being compiled) appear as notes of the command."""
-    log = logging.getLogger("proposals")
-    log.handlers, log.propagate = [_Notes(report)], False
 
 
 class _Saver:

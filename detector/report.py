@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -200,6 +201,23 @@ class Report:
             yield
         finally:
             self._progress.start()
+
+
+class _Notes(logging.Handler):
+    """Turns log records into notes of the command."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._report.note(record.getMessage())
+
+
+def show_log(report: Report) -> None:
+    """Let what the packages log (that kernels are being compiled) appear as notes of the command."""
+    log = logging.getLogger("proposals")
+    log.handlers, log.propagate = [_Notes(report)], False
 
 
 def _print_table(detections: Detections, name: str, seconds: float) -> None:
