@@ -1,0 +1,151 @@
+"""What all readers share: errors that name a place and a cure, text files, folders of pictures, checks of boxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from detector.datasets.ground_truth import Doubles
+from detector.inputs import SUFFIXES
+
+DEFAULT_SPLIT = "val"  # also what the whole of a data set without splits goes by
+
+
+def wrong(place: str | Path, what: str, cure: str) -> ValueError:
+    """Return the error of a reader, one line: where, what is wrong there, what to do about it."""
+    return ValueError(f"{place}: {what}; {cure}")
+
+
+def at(place: str | Path, line: int) -> str:
+    """Return a place within a file, lines counted from 1."""
+    return f"{place}, line {line}"
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 file, a byte order mark left out. Raises: ValueError naming the line of a wrong byte; OSError."""
+    return decode(path.read_bytes(), path)
+
+
+def decode(data: bytes, place: str | Path) -> str:
+    """Return UTF-8 bytes as text, as `read_text` does; `place` names them in the error."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise wrong(at(place, line), what, "save the file as UTF-8") from error
+
+
+def read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the words of each line of a text file with the number of the line; blank lines are left out."""
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if words := line.split():
+            yield number, words
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Return the classes that a file lists, one a line; none where there is no file. Raises: ValueError; OSError."""
+    if not path.is_file():
+        return ()
+    classes = [line.strip() for line in read_text(path).splitlines()]
+    while classes and not classes[-1]:
+        classes.pop()
+    for line, name in enumerate(classes, 1):
+        if not name:
+            raise wrong(at(path, line), "the line is blank", "write one class a line")
+    check_unique(classes, lambda i: at(path, i + 1), "class")
+    return tuple(classes)
+
+
+def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Yield the files in and below `folder` that end so (lower case), sorted, hidden ones left out. Raises: OSError."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail):
+        folders.sort()
+        for name in sorted(files):
+            if Path(name).suffix.casefold() in suffixes and not name.startswith("."):
+                yield Path(place, name)
+
+
+def index_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> dict[str, Path]:
+    """Return the files in and below `folder` by their name without extension; by default the pictures.
+
+    Raises: ValueError when two share a name; OSError.
+    """
+    found: dict[str, Path] = {}
+    for path in walk(folder, suffixes):
+        if path.stem in found:
+            raise wrong(path, f"has the name of {found[path.stem]}", "keep one of the two")
+        found[path.stem] = path
+    return found
+
+
+def find_pictures(names: Sequence[str], folders: Sequence[Path], place: Callable[[int], str]) -> list[Path | None]:
+    """Return the picture of each name in or below `folders`; None for all where none of them exists.
+
+    Raises: ValueError for a picture that the existing folders lack; `place` says where the one of an index is listed.
+    """
+    folders = [folder for folder in folders if folder.is_dir()]
+    if not folders:
+        return [None] * len(names)
+    index: dict[str, Path] = {}
+    for folder in folders:
+        index |= index_files(folder)
+    for row, name in enumerate(names):
+        if name not in index:
+            what = f"picture '{name}' is not in {' or '.join(map(str, folders))}"
+            raise wrong(place(row), what, "add it, or take it off the list")
+    return [index[name] for name in names]
+
+
+def check_unique(names: Iterable[str], place: Callable[[int], str], what: str) -> None:
+    """Raise ValueError for a name that comes twice; `place` says where the one of an index stands."""
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in seen:
+            raise wrong(place(index), f"{what} '{name}' comes a second time", "keep one of the two")
+        seen[name] = index
+
+
+def check_not_empty(count: int, place: str | Path) -> None:
+    """Raise ValueError for a data set without pictures."""
+    if not count:
+        raise wrong(place, "lists no picture", "give a data set with at least one")
+
+
+def check_boxes(
+    boxes: Doubles,
+    sizes: npt.NDArray[np.int64],
+    place: Callable[[int], str],
+    margin: float = 0.0,
+    may_be_flat: npt.NDArray[np.bool_] | None = None,
+) -> None:
+    """Raise ValueError for a box that is not finite, has no area, or lies wholly outside its picture.
+
+    Shapes: half-open boxes [N, 4]; sizes [N, 2] of their pictures, width and height, 0 where unknown; `place` says
+    where the box of an index stands; `margin` in pixels still counts as inside; `may_be_flat` [N] allows an area of 0.
+    """
+    finite = np.isfinite(boxes).all(axis=1)
+    if not finite.all():
+        raise wrong(place(int(np.argmin(finite))), "a coordinate is not a finite number", "correct or remove the box")
+    sides = boxes[:, 2:] - boxes[:, :2]
+    flat = (sides <= 0).any(axis=1)
+    if may_be_flat is not None:
+        flat &= ~(may_be_flat & (sides >= 0).all(axis=1))
+    if flat.any():
+        row = int(np.argmax(flat))
+        what = f"the box is {sides[row, 0]:g} x {sides[row, 1]:g} pixels"
+        raise wrong(place(row), what, "correct or remove it, both sides must be above 0")
+    outside = (boxes[:, 2:] <= -margin).any(axis=1) | ((boxes[:, :2] >= sizes + margin) & (sizes > 0)).any(axis=1)
+    if outside.any():
+        row = int(np.argmax(outside))
+        width, height = sizes[row].tolist()
+        picture = f"its picture of {width} x {height} pixels" if width and height else "its picture"
+        raise wrong(place(row), f"the box lies wholly outside {picture}", "correct or remove it")

@@ -1,0 +1,244 @@
+"""COCO's annotation files: one JSON file with `images`, `annotations` and `categories`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from detector.datasets.checks import DEFAULT_SPLIT, at, check_boxes, check_not_empty, check_unique, read_text, wrong
+from detector.datasets.ground_truth import Doubles, GroundTruth
+from detector.inputs import SUFFIXES
+
+KEYS = ("images", "annotations", "categories")
+MAX_ID = 2**63 - 1  # ids are kept as int64
+
+
+def read_coco(path: Path, split: str | None = None) -> GroundTruth:
+    """Return a COCO data set: a JSON file (which is one split), or a folder with such files.
+
+    In a folder, a split (None: val, or a single annotations.json) is `<split>.json` or `instances_<split>.json`, a
+    year behind it or not, there or in `annotations*/`. Labels 1..C follow the rising category ids, which are
+    `class_keys`; `numbers` are the image ids, whole numbers. `iscrowd` missing is 0, `area` missing the box's; a box
+    of height or width 0 is kept only where its `area` is 0 too, as twice in COCO's own train2017. Pictures are looked
+    for beside the file, in images/, ../images/ and ../<split>/ (and below, by their file_name).
+    Raises: ValueError with file, place and cure; OSError.
+    """
+    if path.is_dir():
+        path, split = _file_of(path, split)
+    elif split not in (None, DEFAULT_SPLIT):
+        raise wrong(path, "a JSON file holds one split only", f"give no split, or the folder instead of '{split}'")
+    else:
+        split = None
+    return parse_coco(_load(path), path, split)
+
+
+def is_coco(path: Path) -> bool:
+    """Return whether a folder looks like a COCO data set."""
+    return any(path.glob("*.json")) or any(path.glob("annotations*/*.json"))
+
+
+def _file_of(folder: Path, split: str | None) -> tuple[Path, str | None]:
+    """Return the annotation file of a split in a folder, and the split; None for an annotations.json."""
+    single = folder / "annotations.json"
+    split = split or DEFAULT_SPLIT
+    for pattern in (f"{split}.json", f"instances_{split}.json", f"{split}20??.json", f"instances_{split}20??.json"):
+        found = [*sorted(folder.glob(pattern)), *sorted(folder.glob(f"annotations*/{pattern}"))]
+        if len(found) > 1:
+            raise wrong(folder, f"{' and '.join(p.name for p in found)} are both of split '{split}'", "give the file")
+        if found:
+            return found[0], split
+    if single.is_file():
+        if split == DEFAULT_SPLIT:
+            return single, None
+        raise wrong(single, f"the folder has no split '{split}', only this file", "give no split")
+    raise wrong(folder, f"no {split}.json, annotations/instances_{split}.json or annotations.json", "give the file")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    text = read_text(path)
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise wrong(
+            at(path, error.lineno), f"no valid JSON ({error.msg})", "get the file again, it may be cut off"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise wrong(path, "JSON with a number too long or nested too deeply", "get the file again") from error
+    if not isinstance(data, dict):
+        raise wrong(path, f"the JSON is {_kind(data)}", f"a data set is an object with {', '.join(KEYS)}")
+    for key in KEYS:
+        if key not in data:
+            raise wrong(path, f"'{key}' is missing", f"a COCO data set has {', '.join(KEYS)}")
+        if not isinstance(data[key], list):
+            raise wrong(path, f"'{key}' is {_kind(data[key])}", "it must be a list")
+    return data
+
+
+def parse_coco(data: dict[str, Any], path: Path, split: str | None = None) -> GroundTruth:
+    """Return the data set of a loaded file; `path` names it in errors and is where pictures are looked for."""
+    images = [_Item(path, "images", i, item) for i, item in enumerate(data["images"])]
+    check_not_empty(len(images), path)
+    numbers = [item.id() for item in images]
+    check_unique(map(str, numbers), lambda i: images[i].place, "id")
+    files = [item.text("file_name") for item in images]
+    check_unique(files, lambda i: images[i].place, "file_name")
+    sizes = [(item.side("width"), item.side("height")) for item in images]
+
+    categories = [_Item(path, "categories", i, item) for i, item in enumerate(data["categories"])]
+    keys = [item.id() for item in categories]
+    check_unique(map(str, keys), lambda i: categories[i].place, "id")
+    names = [item.text("name") for item in categories]
+    check_unique(names, lambda i: categories[i].place, "name")
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    labels = {keys[i]: label for label, i in enumerate(order, 1)}
+
+    place = {number: index for index, number in enumerate(numbers)}
+    annotations = [_Item(path, "annotations", i, item) for i, item in enumerate(data["annotations"])]
+    check_unique((str(item.id()) for item in annotations), lambda i: annotations[i].place, "id")
+    pictures = np.array([item.one_of("image_id", place, "image") for item in annotations], np.int64)
+    objects = np.array([item.one_of("category_id", labels, "class") for item in annotations], np.int64)
+    boxes = half_open(np.array([item.box() for item in annotations], np.float64).reshape(-1, 4))
+    crowd = np.array([item.crowd() for item in annotations], np.bool_)
+    said = [item.area() for item in annotations]
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas = np.array([area if given is None else given for given, area in zip(said, areas, strict=True)], np.float64)
+    size_table = np.array(sizes, np.int64).reshape(-1, 2)
+    no_area = np.array([given == 0 for given in said], np.bool_)
+    check_boxes(boxes, size_table[pictures], lambda row: annotations[row].place, may_be_flat=no_area)
+
+    rows = np.argsort(pictures, kind="stable")
+    return GroundTruth(
+        names=_stems(files),
+        numbers=np.array(numbers, np.int64),
+        sizes=size_table,
+        paths=_paths(files, path, split),
+        class_names=tuple(names[i] for i in order),
+        class_keys=tuple(str(keys[i]) for i in order),
+        pictures=pictures[rows],
+        labels=objects[rows],
+        boxes=boxes[rows],
+        difficult=np.zeros(len(rows), np.bool_),
+        crowd=crowd[rows],
+        areas=areas[rows],
+    )
+
+
+def half_open(boxes: Doubles) -> Doubles:
+    """Return half-open xyxy boxes [N, 4] of COCO's x, y, width, height, in float64 (edges from 0)."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+class _Item:
+    """One entry of a list of the file, read field by field; every error names it."""
+
+    __slots__ = ("_fields", "_index", "_list", "_path")
+
+    def __init__(self, path: Path, of: str, index: int, item: Any) -> None:
+        self._path, self._list, self._index = path, of, index
+        if not isinstance(item, dict):
+            raise wrong(self.place, f"is {_kind(item)}", "it must be an object")
+        self._fields: dict[str, Any] = item
+
+    @property
+    def place(self) -> str:
+        return f"{self._path}, {self._list}[{self._index}]"
+
+    def _get(self, key: str) -> Any:
+        if key not in self._fields:
+            raise wrong(self.place, f"'{key}' is missing", "add it")
+        return self._fields[key]
+
+    def id(self) -> int:
+        value = self._get("id")
+        if type(value) is not int or abs(value) > MAX_ID:
+            raise wrong(self.place, f"'id' is {_shown(value)}", "number them with whole numbers")
+        return value
+
+    def text(self, key: str) -> str:
+        value = self._get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise wrong(self.place, f"'{key}' is {_shown(value)}", "it must be text")
+        return value
+
+    def side(self, key: str) -> int:
+        value = self._fields.get(key, 0)
+        if type(value) is not int or not 0 <= value <= MAX_ID:
+            raise wrong(self.place, f"'{key}' is {_shown(value)}", "give whole pixels, or leave it out")
+        return value
+
+    def one_of(self, key: str, known: dict[int, int], what: str) -> int:
+        value = self._get(key)
+        if type(value) is not int or value not in known:
+            raise wrong(self.place, f"'{key}' {_shown(value)} is an unknown {what}", "correct it, or remove the object")
+        return known[value]
+
+    def box(self) -> list[float]:
+        value = self._get("bbox")
+        if not isinstance(value, list) or len(value) != 4 or not all(type(side) in (int, float) for side in value):
+            raise wrong(self.place, f"'bbox' is {_shown(value)}", "give four numbers: x, y, width, height")
+        try:
+            return [float(side) for side in value]
+        except OverflowError:
+            raise wrong(self.place, "'bbox' has a number beyond all pictures", "correct or remove the box") from None
+
+    def crowd(self) -> bool:
+        value = self._fields.get("iscrowd", 0)
+        if value not in (0, 1) or isinstance(value, float):
+            raise wrong(self.place, f"'iscrowd' is {_shown(value)}", "give 0 or 1")
+        return bool(value)
+
+    def area(self) -> float | None:
+        value = self._fields.get("area")
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not 0 <= value <= MAX_ID:
+            raise wrong(self.place, f"'area' is {_shown(value)}", "give square pixels, or leave it out")
+        return float(value)
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _shown(value: object) -> str:
+    """Return a value as the file has it, shortened."""
+    text = json.dumps(value, ensure_ascii=False).replace('"', "'")
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _stems(files: Sequence[str]) -> tuple[str, ...]:
+    """Return the file names without folder and extension where that leaves them unique, else with folder, or whole."""
+    paths = [PurePosixPath(name) for name in files]
+    for names in ([p.stem for p in paths], [str(p.with_suffix("")) if p.name else str(p) for p in paths]):
+        if len(set(names)) == len(names):
+            return tuple(names)
+    return tuple(files)
+
+
+def _paths(files: Sequence[str], path: Path, split: str | None) -> tuple[Path | None, ...]:
+    """Return the picture of each file name, in the folder that holds most of the first; None without such a folder.
+
+    Raises: ValueError for a picture that is missing there.
+    """
+    folder, here = path.parent, split or path.stem.removeprefix("instances_")
+    folders = [
+        folder,
+        *(base / name for base in (folder, folder.parent) for name in ("images", f"images/{here}", here)),
+    ]
+    folders += [base / f"{here}{year}" for base in (folder, folder.parent) for year in ("2014", "2017")]
+    held = [(sum((f / name).is_file() for name in files[:20]), f) for f in folders if f.is_dir()]
+    count, best = max(held, key=lambda pair: pair[0], default=(0, folder))
+    if not count:
+        filled = [f for f in folders[1:] if f.is_dir() and any(p.suffix.casefold() in SUFFIXES for p in f.iterdir())]
+        if not filled:
+            return (None,) * len(files)
+        best = filled[0]
+    for name in files:
+        if not (best / name).is_file():
+            raise wrong(path, f"picture '{name}' is not in {best}", "add it, or remove it from 'images'")
+    return tuple(best / name for name in files)

@@ -1,0 +1,147 @@
+"""YOLO data sets: `images/` and `labels/` with one text file a picture, `class cx cy w h`, normalised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from detector.datasets.checks import (
+    DEFAULT_SPLIT,
+    at,
+    check_boxes,
+    check_not_empty,
+    index_files,
+    read_classes,
+    read_words,
+    wrong,
+)
+from detector.datasets.ground_truth import GroundTruth
+from detector.datasets.yolo_names import read_names
+from detector.inputs import SUFFIXES
+
+SLACK = 1e-3  # how far above 1 rounding may take a normalised number
+ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the values that swap width and height
+SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+
+
+def read_yolo(path: Path, split: str | None = None) -> GroundTruth:
+    """Return a YOLO data set: a folder, or its data.yaml, of which only `names` is read.
+
+    Pictures are those in images/ with labels/ beside it, or of a split (None: val) in images/<split>/ with
+    labels/<split>/, or <split>/images/ with <split>/labels/. A picture without a label file has no objects. Classes are
+    the lines of classes.txt, else `names` of data.yaml. Numbers are relative to the upright picture, of which only the
+    header is read. `numbers` count the pictures from 1 in the order of their names.
+    Raises: ValueError with file, line and cure; OSError.
+    """
+    root = path if path.is_dir() else path.parent
+    classes = _classes(path)
+    pictures, labels = _folders(root, split)
+    index = index_files(pictures)
+    check_not_empty(len(index), pictures)
+    texts = index_files(labels, (".txt",)) if labels.is_dir() else {}
+    for name, text in texts.items():
+        if name not in index and name != "classes":
+            raise wrong(text, f"there is no picture '{name}' in {pictures}", "add it, or remove the label file")
+
+    names = sorted(index)
+    sizes = np.array([picture_size(index[name]) for name in names], np.int64)
+    owners: list[int] = []
+    objects: list[int] = []
+    places: list[str] = []
+    rows: list[list[float]] = []
+    for picture, name in enumerate(names):
+        if name not in texts:
+            continue
+        for line, words in read_words(texts[name]):
+            label, row = _object(words, len(classes), at(texts[name], line))
+            owners.append(picture)
+            objects.append(label)
+            rows.append(row)
+            places.append(at(texts[name], line))
+    pictures_of = np.array(owners, np.int64)
+    boxes = half_open(np.array(rows, np.float64).reshape(-1, 4), sizes[pictures_of])
+    check_boxes(boxes, sizes[pictures_of], places.__getitem__)
+    return GroundTruth(
+        names=tuple(names),
+        numbers=np.arange(1, len(names) + 1),
+        sizes=sizes,
+        paths=tuple(index[name] for name in names),
+        class_names=classes,
+        class_keys=tuple(str(i) for i in range(len(classes))),
+        pictures=pictures_of,
+        labels=np.array(objects, np.int64),
+        boxes=boxes,
+        difficult=np.zeros(len(owners), np.bool_),
+        crowd=np.zeros(len(owners), np.bool_),
+        areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+    )
+
+
+def is_yolo(path: Path) -> bool:
+    """Return whether a folder looks like a YOLO data set."""
+    return ((path / "images").is_dir() and (path / "labels").is_dir()) or any((path / n).is_file() for n in SETTINGS)
+
+
+def half_open(rows: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return boxes in pixels of normalised `cx cy w h` [N, 4] in pictures of width and height [N, 2], in float64."""
+    centres, halves = rows[:, :2], rows[:, 2:] / 2
+    return np.concatenate([(centres - halves) * sizes, (centres + halves) * sizes], axis=1)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a picture, upright as EXIF says, from its header. Raises: ValueError; OSError."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(ORIENTATION) in TURNED
+    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise wrong(path, "no picture that can be read", "replace it") from error
+    return (height, width) if turned else (width, height)
+
+
+def _classes(path: Path) -> tuple[str, ...]:
+    """Return the class names of a folder, or of the YAML file given."""
+    if path.is_file():
+        return read_names(path)
+    if classes := read_classes(path / "classes.txt"):
+        return classes
+    for name in SETTINGS:
+        if (path / name).is_file():
+            return read_names(path / name)
+    raise wrong(path, "has neither classes.txt nor data.yaml", "write classes.txt, one class a line")
+
+
+def _folders(root: Path, split: str | None) -> tuple[Path, Path]:
+    """Return the folders of pictures and of labels."""
+    images = root / "images"
+    split = split or DEFAULT_SPLIT
+    for pictures, labels in (
+        (images / split, root / "labels" / split),
+        (root / split / "images", root / split / "labels"),
+    ):
+        if pictures.is_dir():
+            return pictures, labels
+    if split == DEFAULT_SPLIT and images.is_dir() and any(p.suffix.casefold() in SUFFIXES for p in images.iterdir()):
+        return images, root / "labels"
+    there = {p.name for p in images.iterdir() if p.is_dir()} if images.is_dir() else set()
+    there |= {p.parent.name for p in root.glob("*/images")}
+    splits = f"the splits here: {', '.join(sorted(there))}" if there else "give no split"
+    raise wrong(root, f"no images/{split} and no {split}/images", splits)
+
+
+def _object(words: list[str], classes: int, place: str) -> tuple[int, list[float]]:
+    """Return label and normalised box of one line."""
+    if len(words) != 5:
+        raise wrong(place, f"{len(words)} numbers instead of 5", "write: class cx cy w h (outlines are not read)")
+    if not words[0].isdecimal() or int(words[0]) >= classes:
+        raise wrong(place, f"unknown class '{words[0]}'", f"the classes are 0..{classes - 1}")
+    try:
+        row = [float(word) for word in words[1:]]
+    except ValueError:
+        raise wrong(place, f"'{' '.join(words[1:])}' are not four numbers", "write: class cx cy w h") from None
+    if any(value < -SLACK or value > 1 + SLACK for value in row):
+        raise wrong(place, "a number is not in 0..1", "divide x and w by the picture's width, y and h by its height")
+    return int(words[0]) + 1, row
