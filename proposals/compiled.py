@@ -33,6 +33,14 @@ def compiled(function: F) -> F:
     return cast(F, kernel)
 
 
+def compiled_exactly(function: F) -> F:
+    """Return `function` as `compiled` does, but with every operation rounded as IEEE 754 says, as metrics need it."""
+    try:
+        return cast(F, njit(function, cache=True, nogil=True))
+    except RuntimeError:  # numba found no folder for its cache
+        return cast(F, njit(function, nogil=True))
+
+
 def _on_disk(kernel: Any) -> bool:
     """Whether the cache folder holds machine code of `kernel`."""
     folder = kernel.stats.cache_path

@@ -1,0 +1,40 @@
+"""The protocols by name."""
+
+from __future__ import annotations
+
+from detector.datasets.ground_truth import GroundTruth
+from eval.evaluation import Evaluation
+from eval.predictions import Predictions
+
+PROTOCOLS = ("ilsvrc", "voc07", "voc10", "coco")
+TITLES = {
+    "ilsvrc": "ILSVRC DET (devkit 2014)",
+    "voc07": "Pascal VOC 2007, 11 points",
+    "voc10": "Pascal VOC 2010, all points",
+    "coco": "COCO, IoU 0.5 to 0.95",
+}
+
+
+def evaluate(protocol: str, truth: GroundTruth, predictions: Predictions, iou: float | None = None) -> Evaluation:
+    """Return the evaluation by a protocol of PROTOCOLS, at another IoU than its own if given.
+
+    ilsvrc forgives small boxes at any IoU; coco at one IoU has no means over several. Raises: ValueError for an unknown
+    protocol, or an IoU not in (0, 1].
+    """
+    if iou is not None and not 0 < iou <= 1:
+        raise ValueError(f"the IoU threshold must lie above 0 and not above 1, got {iou:g}")
+    threshold = {} if iou is None else {"iou": iou}
+    match protocol:
+        case "ilsvrc":
+            from eval.ilsvrc import evaluate_ilsvrc
+
+            return evaluate_ilsvrc(truth, predictions, **threshold)
+        case "voc07" | "voc10":
+            from eval.voc import evaluate_voc
+
+            return evaluate_voc(truth, predictions, 2007 if protocol == "voc07" else 2010, **threshold)
+        case "coco":
+            from eval.coco import IOUS, evaluate_coco
+
+            return evaluate_coco(truth, predictions, IOUS if iou is None else (iou,))
+    raise ValueError(f"unknown protocol '{protocol}'; choose one of {', '.join(PROTOCOLS)}")

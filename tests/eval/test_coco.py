@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from small_problems import CLASSES, NUMBERS, ground_truth, predicted, problems
+
+from detector.datasets.read import read_dataset
+from eval.average_precision import average_precision_101, class_average_precision
+from eval.coco import IOUS, METRICS, coco_matches, evaluate_coco
+from eval.prediction_files import read_predictions
+
+COCO_VAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "coco2017" / "val.json"
+
+
+@pytest.mark.skipif(not COCO_VAL.is_file(), reason="needs ../shared/data/coco2017")
+def test_the_numbers_are_those_of_pycocotools_on_files(tmp_path: Path) -> None:
+    document = json.loads(COCO_VAL.read_text())
+    random = np.random.default_rng(0)
+    results = []
+    for a in document["annotations"]:
+        for _ in range(2):
+            x, y, w, h = a["bbox"]
+            dx, dy, dw, dh = random.normal(0, 0.12, 4)
+            other = int(random.choice([c["id"] for c in document["categories"]]))
+            results.append(
+                {
+                    "image_id": a["image_id"],
+                    "category_id": a["category_id"] if random.random() < 0.8 else other,
+                    "bbox": [round(v, 2) for v in (x + dx * w, y + dy * h, w * np.exp(dw), h * np.exp(dh))],
+                    "score": round(float(random.random()), 2),  # with ties
+                }
+            )
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(COCO_VAL))
+        evaluator = COCOeval(truth, truth.loadRes(str(path)), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    ours = read_dataset(COCO_VAL)
+    found, notes = read_predictions(path, ours)
+    result = evaluate_coco(ours, found)
+    assert notes == []
+    assert [result.metrics[m] for m in METRICS] == pytest.approx(evaluator.stats.tolist(), abs=1e-9)
+    assert result.mean_ap == pytest.approx(evaluator.stats[0], abs=1e-9)
+    assert 0.2 < result.mean_ap < 0.9
+    # our own kernel gives the same AP a class
+    own = np.mean([class_average_precision(m, average_precision_101) for m in result.all_matches], axis=0)
+    np.testing.assert_allclose(own, result.ap, rtol=0, atol=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems())
+def test_our_kernel_matches_as_pycocotools(problem) -> None:
+    truth, found = problem
+    crowd = [i % 4 == 3 for i in range(len(truth))]
+    data, predictions = ground_truth(truth, NUMBERS, crowd=crowd), predicted(found, NUMBERS)
+    result = evaluate_coco(data, predictions)
+    own = [class_average_precision(m, average_precision_101) for m in coco_matches(data, predictions)]
+    assert len(own) == len(IOUS) and len(own[0]) == CLASSES
+    np.testing.assert_allclose(np.mean(own, axis=0), result.ap, rtol=0, atol=1e-9)
+
+
+def test_the_hundred_best_of_a_class_and_picture_count() -> None:
+    rows = [(7, 1, 1 - i / 1000, (200.0, 1.0, 230.0, 30.0)) for i in range(100)]
+    box = (1.0, 1.0, 40.0, 40.0)
+    truth = ground_truth([(7, 1, box)], [7])
+    assert evaluate_coco(truth, predicted([*rows[:99], (7, 1, 0.1, box)], [7])).ap[0] == pytest.approx(0.01)
+    assert evaluate_coco(truth, predicted([*rows, (7, 1, 0.1, box)], [7])).ap[0] == 0
+
+
+def test_a_prediction_in_a_crowd_does_not_count() -> None:
+    truth = ground_truth([(7, 1, (1, 1, 40, 40)), (7, 1, (100, 1, 200, 100))], [7], crowd=[False, True])
+    found = predicted([(7, 1, 0.9, (110, 10, 140, 40)), (7, 1, 0.8, (1, 1, 40, 40))], [7])
+    assert evaluate_coco(truth, found).ap[0] == pytest.approx(1)
+
+
+def test_one_iou_has_no_means_over_several() -> None:
+    truth = ground_truth([(7, 1, (1, 1, 40, 40))], [7])
+    result = evaluate_coco(truth, predicted([(7, 1, 0.9, (1, 1, 40, 32))], [7]), (0.8,))  # IoU exactly 0.8
+    assert result.ap[0] == pytest.approx(1) and result.metrics == {} and len(result.all_matches) == 1
