@@ -39,7 +39,7 @@ class Parts:
         self._open: dict[Path, ProposalStore] = {}
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = _locked(self.folder / "lock")
+            self._lock = locked(self.folder / "lock")
         except BlockingIOError:
             raise BlockingIOError(f"another run is writing {path}; wait for it, or end it") from None
         except OSError as error:
@@ -131,7 +131,7 @@ class Parts:
             store.close()
 
 
-def _locked(path: Path) -> IO[bytes]:
+def locked(path: Path) -> IO[bytes]:
     """Return the open file `path`, locked until it is closed or the process ends; raise BlockingIOError, OSError."""
     file = path.open("ab")
     if sys.platform != "win32":

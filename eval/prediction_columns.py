@@ -1,0 +1,193 @@
+"""From the columns of a prediction file to `Predictions` on a data set, every row checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detector.classes import label_of
+from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
+from eval.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Named:
+    """A column of names: the place of each row in `names`."""
+
+    codes: Longs
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of one file.
+
+    source: the file's name; where: the place of a row in it ("line 7"); pictures: official numbers or names;
+    classes: labels 1..C, names, or `keys` of the data set; boxes: half-open [M, 4].
+    """
+
+    source: str
+    where: Callable[[int], str]
+    pictures: Longs | Named
+    classes: Longs | Named
+    scores: Doubles
+    boxes: Doubles
+
+
+def placed(columns: Columns, truth: GroundTruth) -> tuple[Predictions, list[str]]:
+    """Return the predictions on the pictures of `truth`, and notes: what was left out.
+
+    Predictions on other pictures are left out (of val, when val2 is scored). Raises: ValueError naming file and row for
+    a number that is not finite, an unknown class, or when no picture is in the data set.
+    """
+    _check(columns, np.isfinite(columns.scores), lambda row: f"the score is {columns.scores[row]}; write a number")
+    _check(
+        columns,
+        np.isfinite(columns.boxes).all(axis=1),
+        lambda row: f"the box {_shown(columns.boxes[row])} is not finite; write four numbers",
+    )
+    labels = _labels(columns, truth)
+    pictures = _pictures(columns, truth)
+    inside = pictures >= 0
+    notes = []
+    inverted = int((columns.boxes[:, 2:] < columns.boxes[:, :2]).any(axis=1).sum())
+    if inverted:
+        notes.append(f"{columns.source}: {inverted:,} boxes are inverted and so false positives, as the devkit has it")
+    if not inside.all():
+        outside = int((~inside).sum())
+        if outside == len(inside):
+            raise ValueError(
+                f"{columns.source}: none of its pictures is in the data set (the first is {_name(columns, 0)}); "
+                "give the data and the split that it was made on"
+            )
+        notes.append(f"{columns.source}: {outside:,} of {len(inside):,} predictions are on other pictures; left out")
+    found = Predictions(pictures.astype(np.int32), labels.astype(np.int32), columns.scores, columns.boxes)
+    return (found if inside.all() else found.select(inside)), notes
+
+
+def _labels(columns: Columns, truth: GroundTruth) -> Longs:
+    classes = columns.classes
+    count = len(truth.class_names)
+    if isinstance(classes, Named):
+        known = np.array([_label(name, truth) for name in classes.names] or [0], np.int64)
+        labels = known[classes.codes] if len(classes.codes) else classes.codes
+
+        def complaint(row: int) -> str:
+            assert isinstance(classes, Named)
+            try:
+                label_of(classes.names[classes.codes[row]], truth.class_names)
+            except ValueError as error:
+                return f"{error}; the data set has {count} classes"
+            return "unknown class"
+
+        _check(columns, labels > 0, complaint)
+        return labels
+    _check(
+        columns,
+        (classes >= 1) & (classes <= count),
+        lambda row: f"class {classes[row]} is not in 1..{count}; number the classes as the data set does",
+    )
+    return classes
+
+
+def _label(name: str, truth: GroundTruth) -> int:
+    """Return the label of a class by its name or its key, or 0."""
+    if name in truth.class_keys:
+        return truth.class_keys.index(name) + 1
+    try:
+        return label_of(name, truth.class_names)
+    except ValueError:
+        return 0
+
+
+def _pictures(columns: Columns, truth: GroundTruth) -> Longs:
+    """Return the index 0..P-1 of the picture of each row, -1 for pictures of another data set."""
+    pictures = columns.pictures
+    if isinstance(pictures, Named):
+        index = picture_index(truth)
+        places = np.array([index.get(name, index.get(_stem(name), -1)) for name in pictures.names] or [-1], np.int64)
+        return places[pictures.codes] if len(pictures.codes) else pictures.codes
+    if not len(truth.numbers):
+        return np.full(len(pictures), -1)
+    order = np.argsort(truth.numbers)
+    ranks = np.minimum(np.searchsorted(truth.numbers[order], pictures), len(order) - 1)
+    return np.where(truth.numbers[order[ranks]] == pictures, order[ranks], -1)
+
+
+def picture_index(truth: GroundTruth) -> dict[str, int]:
+    """Return the index of each picture by its name, and by the last part of it where only one picture has that."""
+    index: dict[str, int] = {}
+    for i, name in enumerate(truth.names):
+        last = _stem(name)
+        index[last] = -1 if last in index else i
+    index.update({name: i for i, name in enumerate(truth.names)})
+    return index
+
+
+def _stem(name: str) -> str:
+    """Return the file name without folders and its last extension, if that is one of letters (`.JPEG`)."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.stem if path.suffix[1:].isalnum() and not path.suffix[1:].isdecimal() else path.name
+
+
+def _name(columns: Columns, row: int) -> str:
+    pictures = columns.pictures
+    return f"'{pictures.names[pictures.codes[row]]}'" if isinstance(pictures, Named) else f"number {pictures[row]}"
+
+
+def _check(columns: Columns, good: npt.NDArray[np.bool_] | np.bool_, complaint: Callable[[int], str]) -> None:
+    if not np.all(good):
+        row = int(np.flatnonzero(~np.asarray(good))[0])
+        raise ValueError(f"{columns.source}, {columns.where(row)}: {complaint(row)}")
+
+
+def _shown(box: Doubles) -> str:
+    return " ".join(f"{side:g}" for side in box)
+
+
+def of_detections(path: Path, found: dict[str, Any]) -> Columns:
+    """Return the columns of `Detections` by picture."""
+    counts = [len(d) for d in found.values()]
+    places = np.concatenate([np.arange(n) for n in counts]) if counts else np.zeros(0, np.int64)
+    pictures = Named(np.repeat(np.arange(len(counts)), counts), list(found))
+
+    def stacked(name: str, empty: Any) -> Any:
+        return np.concatenate([empty, *(getattr(d, name) for d in found.values())])
+
+    return Columns(
+        str(path),
+        lambda row: f"'{pictures.names[pictures.codes[row]]}', detection {places[row] + 1}",
+        pictures,
+        stacked("labels", np.zeros(0, np.int64)).astype(np.int64),
+        stacked("scores", np.zeros(0)).astype(np.float64),
+        stacked("boxes", np.zeros((0, 4))).astype(np.float64),
+    )
+
+
+def joined(source: str, parts: list[Columns]) -> Columns:
+    """Return the rows of several files one after another, pictures by name."""
+    lengths = np.cumsum([0, *(len(p.scores) for p in parts)])
+    names: list[str] = []
+    codes: list[Longs] = []
+    for part in parts:
+        assert isinstance(part.pictures, Named)
+        codes.append(part.pictures.codes + len(names))
+        names.extend(part.pictures.names)
+
+    def where(row: int) -> str:
+        part = int(np.searchsorted(lengths, row, side="right")) - 1
+        return parts[part].where(row - int(lengths[part]))
+
+    return Columns(
+        source,
+        where,
+        Named(np.concatenate([np.zeros(0, np.int64), *codes]), names),
+        np.concatenate([np.zeros(0, np.int64), *(np.asarray(p.classes) for p in parts)]),
+        np.concatenate([np.zeros(0), *(p.scores for p in parts)]),
+        np.concatenate([np.zeros((0, 4)), *(p.boxes for p in parts)]),
+    )

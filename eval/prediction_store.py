@@ -1,0 +1,176 @@
+"""Predictions in the making: parts that survive a kill, merged into one Parquet file at the end.
+
+A row is a prediction: picture (its name), label, score, x1, y1, x2, y2 (half-open), role. Roles beside DETECTION are
+kept for the analysis of misses: of each ground-truth box the best proposal, and the best-scored proposal of its class
+that reaches it. What was asked for, the class names and the finished pictures stand in the metadata of the schema.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from detector.datasets.ground_truth import Doubles, Longs
+from detector.files import write_bytes_atomic
+from proposals.parts import locked
+
+DETECTION, BEST_PROPOSAL, SCORED_PROPOSAL = 0, 1, 2
+SIDES = ("x1", "y1", "x2", "y2")
+COLUMNS = {
+    "picture": pa.dictionary(pa.int32(), pa.string()),
+    "label": pa.int16(),
+    "score": pa.float32(),
+    **dict.fromkeys(SIDES, pa.float32()),
+    "role": pa.int8(),
+}
+PART_PICTURES, PART_SECONDS = 64, 5.0  # a part is written when either is reached: what a kill can cost
+
+Parameters = Mapping[str, str | int | float]
+
+
+class OtherRunError(ValueError):
+    """A file of predictions that was made with other parameters than those asked for."""
+
+
+class PredictionStore:
+    """The predictions of one run on one data set: those in its file, and those in the folder FILE.parts beside it.
+
+    `done`: the names of the finished pictures, with or without predictions. A part appears complete or not at all.
+    """
+
+    def __init__(self, path: Path, parameters: Parameters, class_names: Sequence[str]) -> None:
+        """Take what earlier runs have left; `damaged` then names the parts that were thrown away.
+
+        Raises: OtherRunError for other `parameters`; ValueError for a damaged `path`; BlockingIOError while another run
+        writes it; OSError.
+        """
+        self.path = path
+        self.folder = path.with_name(path.name + ".parts")
+        self.done: set[str] = set()
+        self.damaged: list[Path] = []
+        self._parameters = json.dumps(dict(parameters), sort_keys=True)
+        self._class_names = json.dumps(list(class_names))
+        self._tables: list[pa.Table] = []
+        self._waiting: list[pa.Table] = []
+        self._finished: list[str] = []
+        self._written = time.monotonic()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = locked(self.folder / "lock")
+        except BlockingIOError:
+            raise BlockingIOError(f"another run is writing {path}; wait for it, or end it") from None
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {self.folder}: {error.strerror}") from error
+        try:
+            if path.exists():
+                self._take(path)
+            for part in sorted(self.folder.glob("*.parquet")):
+                self._take_part(part)
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_part(self, part: Path) -> None:
+        try:
+            self._take(part)
+        except OtherRunError:
+            raise
+        except ValueError:
+            part.unlink()
+            self.damaged.append(part)
+
+    def _take(self, path: Path) -> None:
+        try:
+            table = pq.read_table(path)
+            metadata = table.schema.metadata or {}
+            parameters, pictures = (metadata[key].decode() for key in (b"parameters", b"pictures"))
+            names = json.loads(pictures)
+        except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path}: not a file of predictions of this command, or a damaged one; remove it"
+            ) from error
+        if parameters != self._parameters:
+            raise OtherRunError(
+                f"{path} was made with other options ({_difference(parameters, self._parameters)}); remove it, or name "
+                "another file with --out"
+            )
+        new = [name for name in names if name not in self.done]
+        if len(new) < len(names):
+            table = table.filter(pc.is_in(table["picture"].cast(pa.string()), value_set=pa.array(new, pa.string())))
+        self._tables.append(table)
+        self.done.update(new)
+
+    def add(self, picture: str, labels: Longs, scores: Doubles, boxes: Doubles, roles: Longs) -> None:
+        """Keep the rows of a finished picture; every few seconds they go to the disk. Raises: OSError."""
+        self._waiting.append(
+            pa.table(
+                {
+                    "picture": pa.array([picture] * len(labels), pa.string()).cast(COLUMNS["picture"]),
+                    "label": pa.array(labels.astype(np.int16)),
+                    "score": pa.array(scores.astype(np.float32)),
+                    **{side: pa.array(boxes[:, i].astype(np.float32)) for i, side in enumerate(SIDES)},
+                    "role": pa.array(roles.astype(np.int8)),
+                }
+            )
+        )
+        self._finished.append(picture)
+        self.done.add(picture)
+        if len(self._finished) >= PART_PICTURES or time.monotonic() - self._written > PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is not on the disk yet. Raises: OSError, what is there being kept."""
+        if not self._finished:
+            return
+        number = 1 + max((int(p.stem) for p in self.folder.glob("[0-9]*.parquet")), default=0)
+        table = self._marked(pa.concat_tables(self._waiting), self._finished)
+        _write(self.folder / f"{number:06d}.parquet", table)
+        self._tables.append(table)
+        self._waiting, self._finished, self._written = [], [], time.monotonic()
+
+    def table(self) -> pa.Table:
+        """Return all rows."""
+        parts = [t.replace_schema_metadata(None) for t in (*self._tables, *self._waiting)]
+        parts.append(pa.table({name: pa.array([], kind) for name, kind in COLUMNS.items()}))
+        return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+
+    def finish(self) -> None:
+        """Write all rows as one file, and remove the parts. Raises: OSError, the parts being kept."""
+        self.flush()
+        parts = list(self.folder.glob("*.parquet"))
+        if parts or not self.path.exists():
+            _write(self.path, self._marked(self.table(), sorted(self.done)))
+        for part in parts:
+            part.unlink()
+
+    def close(self) -> None:
+        """Let go of the folder, and remove it where no part is in it."""
+        if not any(self.folder.glob("*.parquet")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+    def _marked(self, table: pa.Table, pictures: list[str]) -> pa.Table:
+        return table.replace_schema_metadata(
+            {"parameters": self._parameters, "class_names": self._class_names, "pictures": json.dumps(pictures)}
+        )
+
+
+def _difference(old: str, new: str) -> str:
+    """Return the parameters that differ, as `name old, not new`."""
+    before, after = json.loads(old), json.loads(new)
+    names = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    return "; ".join(f"{key} {before.get(key)}, not {after.get(key)}" for key in names)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes_atomic(path, sink.getvalue().to_pybytes())

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from small_problems import ground_truth
+
+from eval.detector_run import found_in
+from eval.prediction_files import read_predictions
+from eval.prediction_store import BEST_PROPOSAL, DETECTION, SCORED_PROPOSAL, OtherRunError, PredictionStore
+
+PARAMETERS = {"model": "m", "threshold": 0.01}
+NAMES = ("cat", "dog", "bird")
+
+
+def add(store: PredictionStore, picture: str, count: int = 2) -> None:
+    """Add `count` detections, a best proposal and a scored one."""
+    boxes = np.arange(4 * (count + 2), dtype=np.float64).reshape(-1, 4)
+    roles = [DETECTION] * count + [BEST_PROPOSAL, SCORED_PROPOSAL]
+    labels = np.array([1] * count + [0, 2])
+    store.add(picture, labels, np.linspace(0.9, 0.5, count + 2), boxes, np.array(roles))
+
+
+def test_parts_become_one_file_and_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES)
+    add(store, "p7")
+    store.flush()
+    store.add("p3", np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)), np.zeros(0, np.int64))
+    assert store.done == {"p7", "p3"} and not path.exists()
+    store.finish()
+    store.close()
+    assert path.exists() and not store.folder.exists()
+    truth = ground_truth([], [3, 7])
+    predictions, notes = read_predictions(path, truth)
+    assert len(predictions) == 2 and predictions.pictures.tolist() == [1, 1] and notes == []
+    again = PredictionStore(path, PARAMETERS, NAMES)
+    assert again.done == {"p7", "p3"}
+    found = found_in(again, truth)
+    assert found.predictions.labels.tolist() == [1, 1]
+    assert list(found.proposals) == [1] and found.proposals[1].tolist() == [[8, 9, 10, 11]]
+    assert found.scored.labels.tolist() == [2] and found.scored.boxes.tolist() == [[12, 13, 14, 15]]
+    again.close()
+    assert not again.folder.exists()
+
+
+def test_an_unfinished_run_keeps_its_parts(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES)
+    add(store, "p7")
+    store.flush()
+    add(store, "p3")  # not flushed: lost with the process
+    store.close()
+    again = PredictionStore(path, PARAMETERS, NAMES)
+    assert again.done == {"p7"}
+    add(again, "p3")
+    again.finish()
+    again.close()
+    assert pq.read_metadata(path).num_rows == 8
+
+
+def test_a_picture_in_the_file_and_in_a_part_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES)
+    add(store, "p7")
+    store.finish()
+    store.close()
+    store.folder.mkdir()
+    (store.folder / "000001.parquet").write_bytes(path.read_bytes())  # killed between the rename and the removal
+    again = PredictionStore(path, PARAMETERS, NAMES)
+    assert len(again.table()) == 4
+    again.close()
+
+
+def test_other_parameters_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES)
+    add(store, "p7")
+    store.finish()
+    store.close()
+    with pytest.raises(OtherRunError, match=r"made with other options \(model m, not n\); remove it, or name another"):
+        PredictionStore(path, {**PARAMETERS, "model": "n"}, NAMES)
+    assert path.exists() and not store.folder.exists()
+
+
+def test_damaged_parts_are_thrown_away_and_a_damaged_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES)
+    add(store, "p7")
+    store.flush()
+    (store.folder / "000002.parquet").write_bytes(b"PAR1 cut off")
+    store.close()
+    again = PredictionStore(path, PARAMETERS, NAMES)
+    assert [p.name for p in again.damaged] == ["000002.parquet"] and again.done == {"p7"}
+    again.close()
+    path.write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="not a file of predictions of this command, or a damaged one; remove it"):
+        PredictionStore(path, PARAMETERS, NAMES)
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    store = PredictionStore(tmp_path / "p.parquet", PARAMETERS, NAMES)
+    with pytest.raises(BlockingIOError, match="another run is writing"):
+        PredictionStore(tmp_path / "p.parquet", PARAMETERS, NAMES)
+    store.close()
+    PredictionStore(tmp_path / "p.parquet", PARAMETERS, NAMES).close()
