@@ -82,14 +82,15 @@ def _standardised(logits: ov.Node, sharpness: float) -> ov.Node:
 def scores_model(
     model: Model,
     weights: Weights,
-    leaves: npt.NDArray[np.float32],
+    leaves: npt.NDArray[np.float32] | None,
     batch: int,
     int8: bool = False,
 ) -> ov.Model:
     """Return the graph `uint8 [batch, size, size, 3] -> float32 [batch, 1 + classes]`.
 
-    leaves: [outputs of the network, 1 + classes], the matrix that adds softmax scores into classes; int8: quantize
-    to the intervals that the weights file holds.
+    leaves: [outputs of the network, 1 + classes], the matrix that adds softmax scores into classes, None to leave
+    them as they are (the output is then [batch, outputs of the network]); int8: quantize to the intervals that the
+    weights file holds.
     """
     build = _Builder(weights, int8)
     crops = ops.parameter([batch, model.size, model.size, 3], np.uint8, name="crops")
@@ -101,5 +102,7 @@ def scores_model(
     logits = ops.reshape(x, ops.constant(np.array([batch, -1], np.int64)), special_zero=False)
     if model.sharpness:
         logits = _standardised(logits, model.sharpness)
-    scores = ops.matmul(ops.softmax(logits, axis=1), ops.constant(leaves), False, False)
+    scores = ops.softmax(logits, axis=1)
+    if leaves is not None:
+        scores = ops.matmul(scores, ops.constant(leaves), False, False)
     return ov.Model([ops.result(scores, name="scores")], [crops], "scores")

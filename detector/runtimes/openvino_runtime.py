@@ -7,12 +7,13 @@ import threading
 from collections import deque
 
 import numpy as np
+import numpy.typing as npt
 import openvino as ov
 
-from detector.classes import leaf_matrix
+from detector.classes import IMAGENET_CLASSES
 from detector.networks.openvino_graph import scores_model
 from detector.runtimes import model_cache
-from detector.runtimes.classifier import Crops, Scores
+from detector.runtimes.classifier import DET, Crops, Scores, summed_leaves
 from detector.weights import Model, file_digest, load_weights
 
 PRECISIONS = ("f32", "bf16", "int8")
@@ -24,7 +25,7 @@ class OpenVinoClassifier:
     Each crop's scores do not depend on its batch or on the number of streams.
     """
 
-    def __init__(self, model: Model, precision: str = "auto", batch_size: int = 8) -> None:
+    def __init__(self, model: Model, precision: str = "auto", batch_size: int = 8, classes: str = DET) -> None:
         """Compile the model, or fetch it compiled from the cache.
 
         precision `auto`: int8 where the weights were trained for it, else bf16 where the CPU has it, else f32.
@@ -41,15 +42,16 @@ class OpenVinoClassifier:
         self.model = model
         self.precision = precision
         self.batch_size = batch_size
-        self._compiled = _compile(core, model, precision, batch_size)
+        leaves = summed_leaves(classes)
+        self._compiled = _compile(core, model, precision, batch_size, leaves)
         self._streams = int(self._compiled.get_property("NUM_STREAMS"))
         # one request more than streams, so that none of them waits while scores are copied
         self._requests = [self._compiled.create_infer_request() for _ in range(self._streams + 1)]
         self._turn = threading.Lock()
-        self._outputs = leaf_matrix().shape[1]
+        self._outputs = IMAGENET_CLASSES if leaves is None else leaves.shape[1]
 
     def __call__(self, crops: Crops) -> Scores:
-        """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]."""
+        """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]; [N, 1000] with classes imagenet."""
         scores = np.empty((len(crops), self._outputs), np.float32)
         busy: deque[tuple[ov.InferRequest, int]] = deque()  # oldest first
         with self._turn:
@@ -90,18 +92,21 @@ class OpenVinoClassifier:
         )
 
 
-def _compile(core: ov.Core, model: Model, precision: str, batch_size: int) -> ov.CompiledModel:
+def _compile(
+    core: ov.Core, model: Model, precision: str, batch_size: int, leaves: npt.NDArray[np.float32] | None
+) -> ov.CompiledModel:
     """Return the compiled model, from the cache where it is there and whole."""
     options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     layers = model.layers  # raises for a network that only torch has
     machine = (ov.__version__, core.get_property("CPU", "FULL_DEVICE_NAME"))
     folder = model_cache.cache_folder()
-    name = model_cache.entry_name(machine, options, layers, model, file_digest(model), precision, batch_size)
+    digest = file_digest(model)
+    name = model_cache.entry_name(machine, options, layers, model, digest, precision, batch_size, leaves is None)
     kept = model_cache.load(folder, name)
     try:
         if kept is not None:
             return core.import_model(io.BytesIO(kept), "CPU", options)
-        graph = scores_model(model, load_weights(model), leaf_matrix(), batch_size, precision == "int8")
+        graph = scores_model(model, load_weights(model), leaves, batch_size, precision == "int8")
         compiled = core.compile_model(graph, "CPU", options)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

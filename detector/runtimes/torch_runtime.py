@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.classes import leaf_matrix
+from detector.classes import IMAGENET_CLASSES
 from detector.networks.torch_module import load_into, torch_network
-from detector.runtimes.classifier import Crops, Scores
+from detector.runtimes.classifier import DET, Crops, Scores, summed_leaves
 from detector.weights import Model, load_weights
 
 # torchvision's GoogLeNet takes ImageNet-normalised input and, with `transform_input`, turns it into (x - 0.5) / 0.5
@@ -22,7 +22,9 @@ from detector.weights import Model, load_weights
 class TorchClassifier:
     """A network in torch; each crop's scores do not depend on its batch beyond rounding."""
 
-    def __init__(self, model: Model, device: str = "cpu", precision: str = "auto", batch_size: int = 8) -> None:
+    def __init__(
+        self, model: Model, device: str = "cpu", precision: str = "auto", batch_size: int = 8, classes: str = DET
+    ) -> None:
         """Build the module and move it to `device` (cpu or cuda); precision auto: f32 on the CPU, bf16 on CUDA."""
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("torch finds no CUDA device here; use --device cpu")
@@ -35,13 +37,15 @@ class TorchClassifier:
         self.precision = precision
         self.batch_size = batch_size
         self._network = load_network(model).eval().to(self.device).to(memory_format=torch.channels_last)
-        self._leaves = torch.from_numpy(leaf_matrix()).to(self.device)
+        leaves = summed_leaves(classes)
+        self._leaves = None if leaves is None else torch.from_numpy(leaves).to(self.device)
+        self._outputs = IMAGENET_CLASSES if leaves is None else leaves.shape[1]
 
     @torch.inference_mode()
     def __call__(self, crops: Crops) -> Scores:
-        """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]."""
+        """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]; [N, 1000] with classes imagenet."""
         if not len(crops):
-            return np.zeros((0, self._leaves.shape[1]), np.float32)
+            return np.zeros((0, self._outputs), np.float32)
         pixels = torch.from_numpy(np.ascontiguousarray(crops))
         starts = range(0, len(crops), self.batch_size)
         parts = [self._scores(pixels[start : start + self.batch_size]) for start in starts]
@@ -55,7 +59,8 @@ class TorchClassifier:
         logits = logits.flatten(1).float()
         if self.model.sharpness:
             logits = logits * (self.model.sharpness / logits.std(dim=1, correction=0, keepdim=True))
-        return logits.softmax(dim=1) @ self._leaves
+        scores = logits.softmax(dim=1)
+        return scores if self._leaves is None else scores @ self._leaves
 
     def describe(self) -> str:
         """Return in one line what runs where."""
