@@ -1,0 +1,392 @@
+"""The HTML report: well formed, escaped, self-contained, deterministic, and whole for every odd data set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detector.datasets.ground_truth import GroundTruth
+from eval.analysis import analyse
+from eval.bootstrap import bootstrap
+from eval.evaluation import Evaluation, Matches
+from eval.predictions import Predictions
+from eval.protocols import evaluate
+from eval.report import RecallCurves, ReportContent, write_report
+from eval.report.charts import LEFT, TOP, envelope, precision_at, step_path
+from eval.report.errors import confused_pairs
+from eval.report.examples import picture_marks
+from eval.report.html import render
+from eval.report.markup import Html, element, shortened
+from eval.report.pictures import best_pictures, confident_errors, score_pictures, worst_pictures
+
+VOID = {"br", "img", "input", "meta"}
+MEGABYTE = 2**20
+
+
+class Page(HTMLParser):
+    """Collects the elements of a page, and what is wrong with it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None], tuple[str, ...]]] = []
+        self.faults: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        self.faults += [f"{tag} stays open" for tag in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if len({name for name, _ in attrs}) != len(attrs):
+            self.faults.append(f"{tag} has an attribute twice")
+        self.elements.append((tag, dict(attrs), tuple(self.open)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"{tag} ends where it is not open")
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes, _ in self.elements if name == tag]
+
+    @property
+    def shown(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def checked(text: str) -> Page:
+    """Return the page after every check that each report must pass."""
+    page = Page(text)
+    assert page.faults == []
+    ids = [str(attributes["id"]) for _, attributes, _ in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes, inside in page.elements:
+        assert "style" not in attributes, "the policy of the page forbids it"
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "action", "srcset", "data", "poster", "xlink:href"):
+            value = attributes.get(name)
+            if value is not None:
+                assert value.startswith(("data:image/jpeg;base64,", "#")), (tag, name, value[:40])
+                assert not value.startswith("#") or value[1:] in ids
+        for name in ("aria-labelledby", "for"):
+            assert all(target in ids for target in str(attributes.get(name) or ids[0]).split())
+        if tag == "input":
+            labelled = any(each.get("for") == attributes.get("id") for each in page.all("label") if "for" in each)
+            assert labelled or "label" in inside or "aria-label" in attributes
+        if tag == "img":
+            assert attributes.get("alt")
+        if tag == "th":
+            assert attributes.get("scope") in ("row", "col")
+        if tag == "svg":
+            assert attributes.get("role") == "img" or attributes.get("aria-hidden") == "true"
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert {"viewport", "color-scheme"} <= {each.get("name") for each in page.all("meta")}
+    assert [each["lang"] for each in page.all("html")] == ["en"]
+    assert len(page.all("h1")) == 1 and len(page.all("main")) == 1
+    assert not re.search(r"https?:|//\w+\.\w|@import|url\(", text)
+    assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _, _ in page.elements}
+    policy = [each["content"] for each in page.all("meta") if each.get("http-equiv") == "Content-Security-Policy"]
+    assert len(policy) == 1 and str(policy[0]).startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    assert "nan" not in re.findall(r"[A-Za-z]+", page.shown)
+    return page
+
+
+def data_set(
+    objects: list[tuple[int, int, tuple[float, float, float, float]]],
+    found: list[tuple[int, int, float, tuple[float, float, float, float]]],
+    classes: tuple[str, ...] = ("cat", "dog"),
+    paths: tuple[Path | None, ...] = (None, None, None),
+    names: tuple[str, ...] | None = None,
+) -> tuple[GroundTruth, Predictions]:
+    """Return objects (picture, label, box) and predictions (picture, label, score, box)."""
+    count, flags = len(paths), np.zeros(len(objects), np.bool_)
+    truth = GroundTruth(
+        names if names is not None else tuple(f"picture{i}" for i in range(count)),
+        np.arange(count) + 1,
+        np.full((count, 2), 100),
+        paths,
+        classes,
+        classes,
+        np.array([each[0] for each in objects], np.int64),
+        np.array([each[1] for each in objects], np.int64),
+        np.array([each[2] for each in objects], np.float64).reshape(-1, 4),
+        flags,
+        flags,
+        np.zeros(len(objects)),
+    )
+    predictions = Predictions(
+        np.array([each[0] for each in found], np.int32),
+        np.array([each[1] for each in found], np.int32),
+        np.array([each[2] for each in found], np.float64),
+        np.array([each[3] for each in found], np.float64).reshape(-1, 4),
+    )
+    return truth, predictions
+
+
+def content_of(
+    truth: GroundTruth, predictions: Predictions, protocol: str = "voc10", full: bool = True
+) -> ReportContent:
+    evaluation = evaluate(protocol, truth, predictions)
+    plain = ReportContent("Title", "A data set.", truth, predictions, evaluation)
+    if not full:
+        return plain
+    thresholds = np.linspace(0.5, 1, 11)
+    return replace(
+        plain,
+        intervals=bootstrap(evaluation, truth, predictions, 20, 0),
+        analysis=analyse(truth, predictions, evaluation),
+        recall=RecallCurves(
+            thresholds, (("selective search", 1 - thresholds, 0.5), ("none", thresholds * np.nan, np.nan))
+        ),
+        notes=("A note.",),
+    )
+
+
+A, B, FAR = (0.0, 0.0, 50.0, 50.0), (50.0, 50.0, 100.0, 100.0), (80.0, 0.0, 100.0, 20.0)
+OBJECTS = [(0, 1, A), (0, 2, B), (1, 1, A), (1, 1, B)]
+# Of picture 0 both are found; of picture 1 one, with a dog where a cat is; in picture 2 there is nothing.
+FOUND = [(0, 1, 0.9, A), (0, 2, 0.8, B), (1, 1, 0.7, A), (1, 2, 0.95, B), (2, 1, 0.2, FAR)]
+
+
+@pytest.fixture
+def small() -> ReportContent:
+    return content_of(*data_set(OBJECTS, FOUND))
+
+
+@pytest.fixture
+def with_pictures(tmp_path: Path) -> ReportContent:
+    paths = tuple(tmp_path / f"{i}.png" for i in range(3))
+    for i, path in enumerate(paths):
+        Image.new("RGB", (100, 100), (40 * i, 90, 120)).save(path)
+    return content_of(*data_set(OBJECTS, FOUND, paths=paths))
+
+
+def test_the_page_is_well_formed_and_says_the_figures(small: ReportContent) -> None:
+    page = checked(render(small))
+    ap = small.evaluation.ap
+    assert f"{100 * small.evaluation.mean_ap:.2f} %" in page.shown
+    assert f"{100 * ap[0]:.1f}" in page.shown and f"{100 * ap[1]:.1f}" in page.shown
+    assert "A note." in page.shown and "95 % interval" in page.shown and "average recall 50.0 %" in page.shown
+    assert "Not every class" not in page.shown
+
+
+@pytest.mark.parametrize("protocol", ["ilsvrc", "voc07", "voc10", "coco"])
+def test_every_protocol(protocol: str) -> None:
+    page = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol=protocol)))
+    assert ("AP75" in page.shown) == (protocol == "coco")
+
+
+def test_without_the_optional_parts(small: ReportContent) -> None:
+    page = checked(render(content_of(small.truth, small.predictions, full=False)))
+    assert page.shown.count("not analysed") == 2
+    assert "Proposals" not in page.shown and "interval" not in page.shown.replace("intervals", "")
+
+
+def test_an_empty_data_set() -> None:
+    truth, predictions = data_set([], [], classes=(), paths=())
+    content = content_of(truth, predictions, full=False)
+    page = checked(render(replace(content, analysis=analyse(truth, predictions, content.evaluation))))
+    assert "No object of this data set counts" in page.shown and "No class has ground truth." in page.shown
+
+
+def test_objects_without_predictions() -> None:
+    page = checked(render(content_of(*data_set(OBJECTS, []))))
+    assert "0.00 %" in page.shown
+
+
+def test_predictions_without_objects() -> None:
+    page = checked(render(content_of(*data_set([], FOUND))))
+    assert "No class has ground truth." in page.shown and "so there is no mAP" in page.shown
+
+
+def test_one_class() -> None:
+    truth, predictions = data_set([(0, 1, A)], [(0, 1, 0.5, A)], classes=("cat",))
+    page = checked(render(content_of(truth, predictions)))
+    assert "100.00 %" in page.shown and len([x for x in page.all("input") if x.get("type") == "checkbox"]) == 1
+
+
+def test_classes_without_ground_truth_are_told() -> None:
+    page = checked(render(content_of(*data_set([(0, 1, A)], FOUND, classes=("cat", "dog", "owl", "bee")))))
+    assert "mean over the 1 that do; over all 4 it is" in page.shown
+    assert "3 of 4 classes have no ground truth" in page.shown
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror='alert(1)'>",
+    "</style></title>&amp;",
+    "שלום\u202eevil",
+    "line\nbreak\x00\x1b[31m",
+    "half\udc80",
+    "very long " * 200,
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_names_are_text_wherever_they_stand(name: str, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (100, 100)).save(picture)
+    paths = (picture, tmp_path / "missing.png", None)
+    truth, predictions = data_set(
+        OBJECTS, FOUND, classes=(name, f"{name} two"), paths=paths, names=(name, f"{name}1", f"{name}2")
+    )
+    plain = content_of(truth, predictions)
+    recall = RecallCurves(np.array([0.5, 1.0]), ((name, np.array([1.0, 0.0]), 0.5),))
+    text = render(replace(plain, title=name, data=name, notes=(name,), when=name, recall=recall))
+    page = checked(text)
+    assert len(page.all("script")) == 1 and not {"src"} & set(page.all("script")[0])
+    assert {str(each["src"])[:15] for each in page.all("img")} == {"data:image/jpeg"}
+    assert "\u202e" not in text and "\x1b" not in text and "\x00" not in text
+    text.encode("utf-8")
+    visible = {"<script>alert(1)</script>": name, "</style></title>&amp;": name}.get(name)
+    assert visible is None or visible in page.shown
+
+
+def test_two_hundred_classes_and_20000_pictures_fit() -> None:
+    random = np.random.default_rng(0)
+    classes, pictures, count = 200, 20_000, 100_000
+    truth, predictions = data_set([], [], tuple(f"class {i}" for i in range(classes)), (None,) * pictures)
+    labels = random.integers(1, classes + 1, count)
+    boxes = np.tile(np.array([A]), (count, 1))
+    outcome = (random.random(count) < 0.5).astype(np.int8)
+    order = np.lexsort((np.arange(count), labels))
+    starts = np.concatenate([[0], np.cumsum(np.bincount(labels, minlength=classes + 1)[1:])])
+    positives = np.bincount(labels[outcome == 1], minlength=classes + 1)[1:] + 5
+    matches = Matches(order, starts, outcome, np.full(count, -1), np.zeros(0, np.bool_), positives)
+    where = random.integers(0, pictures, count).astype(np.int32)
+    predictions = Predictions(where, labels.astype(np.int32), random.random(count), boxes)
+    evaluation = Evaluation("ilsvrc", truth.class_names, random.random(classes), (matches,))
+    text = render(ReportContent("Many", "Many pictures.", truth, predictions, evaluation))
+    assert len(text) < 2 * MEGABYTE
+    page = checked(text)
+    assert len([each for each in page.all("path") if str(each.get("id")).startswith("curve-")]) == classes
+
+
+def test_example_pictures(with_pictures: ReportContent) -> None:
+    page = checked(render(with_pictures))
+    images = page.all("img")
+    # The best: picture 0; the worst: picture 1, the only other one with a score; confident and wrong: 1, then 2.
+    assert [str(each["alt"]).split(":")[0] for each in images] == [f"Picture picture{i}" for i in (0, 1, 1, 2)], [
+        each["alt"] for each in images
+    ]
+    assert "Only those predictions are drawn" in page.shown
+    assert len(page.all("figcaption")) == len(images)
+
+
+def test_examples_can_be_left_out(with_pictures: ReportContent) -> None:
+    page = checked(render(replace(with_pictures, examples=0)))
+    assert not page.all("img") and "No pictures were asked for." in page.shown
+
+
+def test_pictures_that_are_missing_or_damaged_are_told(with_pictures: ReportContent) -> None:
+    first, second, _ = with_pictures.truth.paths
+    assert first is not None and second is not None
+    first.unlink()
+    second.write_bytes(b"no picture")
+    page = checked(render(with_pictures))
+    assert "2 pictures could not be read" in page.shown and "0.png: no such file" in page.shown
+
+
+def test_without_picture_files_the_report_says_so(small: ReportContent) -> None:
+    assert "No picture files came with this data set" in checked(render(small)).shown
+
+
+def test_large_pictures_are_scaled_and_inverted_boxes_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (1200, 600)).save(path)
+    objects = [(0, 1, (0.0, 0.0, 600.0, 600.0))]
+    found = [(0, 1, 0.9, (0.0, 0.0, 600.0, 600.0)), (0, 2, 0.8, (1000.0, 500.0, 800.0, 100.0))]
+    page = checked(render(content_of(*data_set(objects, found, paths=(path,)), protocol="ilsvrc")))
+    assert {(each["width"], each["height"]) for each in page.all("img")} == {("480", "240")}
+    boxes = [each for each in page.all("rect") if str(each.get("class")) == "box accused" and each["x"] != "4"]
+    assert [(each["x"], each["y"], each["width"], each["height"]) for each in boxes] == [("320", "40", "80", "160")]
+
+
+def test_the_same_content_gives_the_same_bytes(with_pictures: ReportContent, tmp_path: Path) -> None:
+    for name in ("a.html", "b.html"):
+        write_report(tmp_path / name, with_pictures)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_writing_is_whole_or_not_at_all(small: ReportContent, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    with pytest.raises(OSError, match="cannot write"):
+        write_report(tmp_path / "no folder" / "report.html", small)
+    write_report(path, small)
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_picture_scores_by_hand(small: ReportContent) -> None:
+    scores = score_pictures(small.truth, small.predictions, small.evaluation)
+    # With 3 of 4 right at 0.7: F1 = 2 * 3 / (4 + 4). At 0.2 one more is wrong.
+    assert scores.threshold == 0.7
+    assert scores.hits.tolist() == [2, 1, 0] and scores.wrong.tolist() == [0, 1, 0]
+    assert scores.missed.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(scores.f1, [1.0, 0.5, np.nan])
+    assert best_pictures(scores).tolist() == [0, 1]
+    assert worst_pictures(scores).tolist() == [1]
+    assert confident_errors(small.predictions, small.evaluation).tolist() == [3, 4]
+
+
+def test_no_hit_leaves_no_prediction() -> None:
+    content = content_of(*data_set(OBJECTS, [(0, 1, 0.9, FAR)]), full=False)
+    scores = score_pictures(content.truth, content.predictions, content.evaluation)
+    assert scores.threshold == float("inf") and scores.wrong.tolist() == [0, 0, 0]
+    assert not len(best_pictures(scores)) and worst_pictures(scores).tolist() == [0, 1]
+
+
+def test_marks_of_a_picture(small: ReportContent) -> None:
+    marks = {mark.style: mark for mark in picture_marks(1, small, 0.7, accused=3)}
+    assert marks["hit"].boxes.tolist() == [list(A)] and marks["accused"].boxes.tolist() == [list(B)]
+    assert marks["truth"].boxes.tolist() == [list(A)] and marks["missed"].boxes.tolist() == [list(B)]
+    assert not len(marks["wrong"].boxes) and not len(marks["ignored"].boxes)
+    assert marks["missed"].captions == ("? cat",) and marks["accused"].captions == ("× dog 0.95",)
+
+
+def test_envelope_by_hand() -> None:
+    recall, precision = np.array([0.25, 0.25, 0.5, 0.75]), np.array([1.0, 0.5, 2 / 3, 0.75])
+    steps, best = envelope(recall, precision)
+    assert steps.tolist() == [0.25, 0.5, 0.75] and best.tolist() == [1.0, 0.75, 0.75]
+    assert precision_at((steps, best), np.array([0.0, 0.25, 0.3, 0.75, 0.8])).tolist() == [1, 1, 0.75, 0.75, 0]
+    assert step_path((steps, best)) == f"M{LEFT} {TOP}H{LEFT + 130}V{TOP + 85}H{LEFT + 390}"
+    assert step_path((np.zeros(0), np.zeros(0))) == ""
+
+
+def test_envelope_has_the_area_of_ap() -> None:
+    content = content_of(*data_set(OBJECTS, FOUND), full=False)
+    for label in (1, 2):
+        steps, best = envelope(*content.evaluation.curve(label))
+        area = float((np.diff(steps, prepend=0) * best).sum())
+        assert area == pytest.approx(float(content.evaluation.ap[label - 1]))
+
+
+def test_confused_pairs(small: ReportContent) -> None:
+    assert small.analysis is not None
+    assert confused_pairs(small.analysis) == [(1, 2, 1, 1 / 3)]
+
+
+def test_recall_curves_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="fast: 3 values for 2 thresholds"):
+        RecallCurves(np.array([0.5, 1.0]), (("fast", np.zeros(3), 0.0),))
+    with pytest.raises(ValueError, match="two rising"):
+        RecallCurves(np.array([0.5]), ())
+
+
+def test_elements() -> None:
+    made = element("a", "<&>", Html("<br>"), class_="x", aria_label='"', hidden=True, title=None, width=1.5)
+    assert made == '<a class="x" aria-label="&quot;" hidden width="1.5">&lt;&amp;&gt;<br></a>'
+    assert element("input", type="text") == '<input type="text">'
+    assert shortened("abcdef", 4) == "abc…" and shortened("abcd", 4) == "abcd"
