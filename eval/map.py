@@ -1,0 +1,275 @@
+"""The command `python -m eval.map`: how good detections are, by the protocol of ILSVRC, VOC or COCO."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.config import DetectOptions, read_options
+from detector.files import check_folder
+from detector.report import write_out
+from eval.console import FAILED, Console, UsageError, run
+from eval.map_arguments import FEWER, MANY, PROGRAM, map_parser
+from eval.options import AUTO, EvalOptions
+
+if TYPE_CHECKING:
+    from detector.datasets.ground_truth import GroundTruth
+    from eval.analysis import Analysis
+    from eval.bootstrap import Intervals
+    from eval.detector_run import Found
+    from eval.evaluation import Evaluation
+    from eval.predictions import Predictions
+
+SAMPLES = "the bundled samples"
+HINT = (
+    "no data set is given, so this is the shipped model on the bundled samples, which say little: for ILSVRC give "
+    "--data FOLDER, that holds the devkit and the pictures, or set `data` in a TOML file and give --config FILE"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's) and return its exit status; SystemExit from the parser."""
+    args = map_parser().parse_args(argv)
+    return run(PROGRAM, lambda: _evaluate(args))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What is reported: the data, the predictions and what was found about them."""
+
+    title: str
+    truth: GroundTruth
+    predictions: Predictions
+    evaluation: Evaluation
+    intervals: Intervals | None
+    notes: list[str]
+    found: Found | None  # of a run of the detector
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    """Read the ground truth, get the predictions, score them, report; return the exit status."""
+    console = Console(PROGRAM, args.quiet)
+    options = _options(args)
+    for path in (args.report, args.out):
+        if path is not None:
+            _check_output(path)
+    truth, title, notes = _ground_truth(options)
+    for note in notes:
+        console.note(note)
+    protocol = _protocol(options, truth)
+    if args.det_classes or args.predictions is None:
+        truth = _as_detected(truth, console, notes)
+    failed, found = 0, None
+    if args.predictions is not None:
+        from eval.prediction_files import read_predictions
+
+        predictions, remarks = read_predictions(args.predictions, truth, args.predictions_format)
+        for remark in remarks:
+            console.notice(remark)
+        notes += remarks
+    else:
+        failed, found = _run_detector(args, options, truth, protocol, console)
+        predictions = found.predictions
+        if failed:
+            notes.append(f"{failed:,} pictures could not be read; they count as pictures without detections")
+    if args.classes:
+        from eval.subset import of_classes
+
+        classes = [c for c in args.classes.split(",") if c.strip()]
+        try:
+            if found is not None:
+                found = replace(found, scored=of_classes(truth, found.scored, classes)[1])
+            truth, predictions = of_classes(truth, predictions, classes)
+        except ValueError as error:
+            raise UsageError(f"--classes: {error}") from error
+    scored = _score(args, options, protocol, title, truth, predictions, notes, found)
+    _print(args, scored)
+    if args.report is not None:
+        _write_report(args, scored)
+        console.note(f"the report is in {args.report}")
+    return FAILED if failed else 0
+
+
+def _options(args: argparse.Namespace) -> EvalOptions:
+    """Return the options of the TOML file, with those of the command line put over them."""
+    try:
+        options = read_options(EvalOptions, args.config, "eval.toml")
+        given = {name: getattr(args, name) for name in asdict(options) if getattr(args, name, None) is not None}
+        return replace(options, **given)
+    except (OSError, ValueError) as error:
+        reason = f"cannot read {args.config}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        raise UsageError(reason) from error
+
+
+def _check_output(path: Path) -> None:
+    """Raise UsageError where a file cannot be written, before anything is computed."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give the name of a file")
+    try:
+        check_folder(path.parent)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _ground_truth(options: EvalOptions) -> tuple[GroundTruth, str, list[str]]:
+    """Return the data set, its title and notes; the bundled samples where none is given."""
+    from detector.datasets.read import read_dataset
+
+    if not options.data:
+        from detector.samples import samples_folder
+
+        return read_dataset(samples_folder() / "annotations.json", "coco"), SAMPLES, [HINT]
+    path = Path(options.data)
+    truth = read_dataset(path, options.format, None if path.is_file() else options.split)  # a file is a split
+    if not len(truth):
+        raise ValueError(f"{options.data}: the split {options.split} has no ground truth; it cannot be scored here")
+    return truth, path.name if path.is_file() else f"{path.resolve().name} {options.split}", []
+
+
+def _protocol(options: EvalOptions, truth: GroundTruth) -> str:
+    """Return the protocol that is asked for, or the one that the classes of the data set belong to."""
+    if options.protocol != AUTO:
+        return options.protocol
+    from detector.classes import det_names
+    from detector.datasets.voc import VOC_CLASSES
+
+    if set(truth.class_names) <= set(det_names()):
+        return "ilsvrc"
+    return "voc10" if set(truth.class_names) <= set(VOC_CLASSES) else "coco"
+
+
+def _as_detected(truth: GroundTruth, console: Console, notes: list[str]) -> GroundTruth:
+    """Return the data set in the 200 classes of the detector; raise UsageError where they cannot be mapped."""
+    from detector.classes import det_names
+    from detector.datasets.class_maps import to_det
+
+    if truth.class_names == det_names():
+        return truth
+    try:
+        mapped = to_det(truth)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    notes.append(
+        f"the classes are mapped to the 200 of ILSVRC DET: {len(mapped):,} of {len(truth):,} boxes have a counterpart"
+    )
+    console.note(notes[-1])
+    return mapped
+
+
+def _run_detector(
+    args: argparse.Namespace, options: EvalOptions, truth: GroundTruth, protocol: str, console: Console
+) -> tuple[int, Found]:
+    """Return how many pictures failed, and what the detector finds on all others."""
+    import tempfile
+
+    from eval.analysis import iou_thresholds
+    from eval.detector_run import detect_all, evaluation_options, found_in
+    from eval.prediction_store import PredictionStore
+
+    try:
+        detect = read_options(DetectOptions, args.detect_config)
+        chosen = {name: getattr(args, name) for name in ("model", "proposals") if getattr(args, name) is not None}
+        detect = evaluation_options(replace(detect, **chosen))
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    parameters = _parameters(detect, options, truth)
+    with contextlib.ExitStack() as stack:
+        path = args.out
+        if path is None and options.data:
+            digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+            path = Path("detected") / f"predictions-{Path(detect.model).stem}-{options.split}-{digest}.parquet"
+            console.note(f"predictions go to {path}; the same command goes on where it was stopped (--out FILE)")
+        if path is None:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "predictions.parquet"
+        store = stack.enter_context(contextlib.closing(PredictionStore(path, parameters, truth.class_names)))
+        for part in store.damaged:
+            console.notice(f"{part} was damaged and is thrown away; its pictures are computed again")
+        failed = detect_all(truth, iou_thresholds(truth, protocol, args.iou), detect, store, console)
+        if not failed:
+            store.finish()
+        return failed, found_in(store, truth)
+
+
+def _parameters(detect: DetectOptions, options: EvalOptions, truth: GroundTruth) -> dict[str, str | int | float]:
+    """Return all that decides about the predictions."""
+    from detector.weights import file_digest, find_model
+
+    try:
+        model = find_model(detect.model)
+        weights = file_digest(model) if model.file else ""
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    pictures = hashlib.sha256("\n".join(truth.names).encode()).hexdigest()[:16]
+    return {**asdict(detect), "weights": weights[:16], "split": options.split, "pictures": pictures}
+
+
+def _score(
+    args: argparse.Namespace,
+    options: EvalOptions,
+    protocol: str,
+    title: str,
+    truth: GroundTruth,
+    predictions: Predictions,
+    notes: list[str],
+    found: Found | None,
+) -> _Scored:
+    from eval.bootstrap import bootstrap
+    from eval.protocols import evaluate
+
+    try:
+        evaluation = evaluate(protocol, truth, predictions, args.iou)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    resamples = options.resamples
+    if args.resamples is None and len(predictions) > MANY:
+        resamples = min(resamples, FEWER)
+    intervals = bootstrap(evaluation, truth, predictions, resamples, options.seed) if resamples else None
+    return _Scored(title, truth, predictions, evaluation, intervals, notes, found)
+
+
+def _print(args: argparse.Namespace, scored: _Scored) -> None:
+    """Print the summary, and with --errors the analysis."""
+    from eval.summary import as_json, as_text
+
+    analysis = _analysis(args, scored) if args.errors else None
+    if args.json:
+        write_out(as_json(scored.evaluation, scored.truth, scored.intervals, scored.title, scored.notes, analysis))
+        return
+    write_out(as_text(scored.evaluation, scored.truth, scored.intervals, scored.title, args.per_class))
+    if analysis is not None:
+        from eval.map_report import errors_as_text
+
+        write_out(errors_as_text(analysis))
+
+
+def _analysis(args: argparse.Namespace, scored: _Scored) -> Analysis:
+    from eval.map_report import error_analysis
+
+    return error_analysis(scored.truth, scored.predictions, scored.evaluation, scored.found, args.iou)
+
+
+def _write_report(args: argparse.Namespace, scored: _Scored) -> None:
+    from eval.map_report import write_map_report
+
+    write_map_report(
+        args.report,
+        scored.title,
+        scored.truth,
+        scored.predictions,
+        scored.evaluation,
+        scored.intervals,
+        _analysis(args, scored),
+        scored.notes,
+        scored.found,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The arguments of `python -m eval.map`, and their help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from eval.console import Parser
+from eval.options import AUTO
+from eval.prediction_files import FORMATS as PREDICTION_FORMATS
+from eval.protocols import PROTOCOLS
+
+PROGRAM = "python -m eval.map"
+MANY, FEWER = 200_000, 200  # beyond so many predictions, so many resamples are enough by default
+
+DESCRIPTION = """\
+Score detections: mean average precision by the official ILSVRC protocol, that
+of Pascal VOC, or COCO's. With --predictions a file is scored; without, the
+detector runs first, and goes on where it was stopped."""
+EPILOG = """\
+examples:
+  python -m eval.map --split val                 the shipped model on the samples
+  python -m eval.map --split val --data ILSVRC   on ILSVRC DET val, as distributed
+  python -m eval.map --data ILSVRC --split val2 --predictions submission.txt
+  python -m eval.map --data instances_val2017.json --predictions results.json
+  python -m eval.map --data VOCdevkit/VOC2007 --split test --protocol voc07
+
+exit status: 0 all done, 1 a picture failed or something could not be read or
+written, 2 wrong usage, 130 interrupted, 143 terminated."""
+
+
+def map_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", metavar="PATH", help="folder of ILSVRC DET, VOC or YOLO, or a COCO JSON file")
+    data.add_argument("--format", choices=(AUTO, "ilsvrc", "voc", "coco", "yolo"), help="of the data (default: auto)")
+    data.add_argument("--split", metavar="NAME", help="val (default), val2, val2_mini, train, test, ...")
+    data.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these settings (configs/eval.toml)")
+    what = parser.add_argument_group("predictions")
+    what.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; without it the detector runs")
+    what.add_argument("--predictions-format", choices=(AUTO, *PREDICTION_FORMATS), default=AUTO, help="(default: auto)")
+    what.add_argument("--model", metavar="NAME", help="of the detector, or a weights file")
+    what.add_argument("--proposals", choices=("ss", "multibox", "both"), help="of the detector")
+    what.add_argument("--detect-config", type=Path, metavar="FILE", help="TOML file of the detector's settings")
+    what.add_argument("--out", type=Path, metavar="FILE", help="Parquet file of the detector's predictions, resumable")
+    score = parser.add_argument_group("score")
+    score.add_argument("--protocol", choices=(AUTO, *PROTOCOLS), help="(default: auto, by the classes of the data)")
+    score.add_argument("--iou", type=float, metavar="T", help="threshold (default: the protocol's)")
+    score.add_argument(
+        "--det-classes",
+        action="store_true",
+        help="map the classes of VOC or COCO to the 200 of ILSVRC, as is done when the detector runs",
+    )
+    score.add_argument("--classes", metavar="A,B", help="score only these, names or ids")
+    score.add_argument(
+        "--resamples",
+        type=int,
+        metavar="N",
+        help=f"of the bootstrap over pictures; 0: no intervals (default: 1,000, beyond {MANY:,} predictions {FEWER})",
+    )
+    score.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--per-class", action="store_true", help="print all classes, not only both ends of the table")
+    output.add_argument("--errors", action="store_true", help="print what kinds of errors there are, and their cost")
+    output.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    output.add_argument("--report", type=Path, metavar="FILE", help="write a page with curves, errors and pictures")
+    output.add_argument("--quiet", action="store_true", help="print no notes and no progress")
+    return parser
