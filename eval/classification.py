@@ -24,7 +24,7 @@ from detector.weights import find_model
 from eval.classification_lists import LabelledPictures, Labels, read_labelled
 from eval.console import FAILED, Console, Parser, UsageError, run
 
-PROGRAM = "eval.classification"
+PROGRAM = "python -m eval.classification"
 TOPS = (1, 5)
 CHUNK = 144  # crops that are held at a time, of each size: one picture of the largest protocol
 NORMAL = 1.959964  # 97.5 % quantile of the normal distribution: intervals of 95 %
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> Parser:
     """Return the parser of the command."""
-    parser = Parser(f"python -m {PROGRAM}", DESCRIPTION, EPILOG)
+    parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument("data", metavar="DATA", type=Path, help="labelled pictures: folder, list or JSON file")
     parser.add_argument("--images", metavar="DIR", type=Path, help="folder of a list's or JSON file's pictures")
     parser.add_argument(

@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, GroundTruth
-from detector.datasets.read import FORMATS as DATA_FORMATS
-from detector.datasets.read import read_dataset
 from detector.report import printable, write_out
 from eval.bootstrap import LEVEL, interval, picture_weights, resampled_map
 from eval.console import Console, Parser, UsageError, run
+from eval.data import add_data_arguments, eval_options, open_data, protocol_of
 from eval.evaluation import Evaluation
+from eval.options import AUTO
 from eval.prediction_files import FORMATS as PREDICTION_FORMATS
 from eval.prediction_files import read_predictions
 from eval.predictions import Predictions
 from eval.protocols import PROTOCOLS, TITLES, evaluate
 
-PROGRAM = "eval.compare"
+PROGRAM = "python -m eval.compare"
 MAX_RESAMPLES = 10_000
 ENDS = 5  # classes shown of each end of the table
 
@@ -228,22 +228,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> Parser:
     """Return the parser of the command."""
-    parser = Parser(f"python -m {PROGRAM}", DESCRIPTION, EPILOG)
+    parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument("a", metavar="A", type=Path, help="predictions to compare with")
     parser.add_argument("b", metavar="B", type=Path, help="predictions that are compared")
-    parser.add_argument("--data", metavar="PATH", type=Path, required=True, help="data set: a folder or a JSON file")
-    parser.add_argument("--split", metavar="NAME", help="of the data set, where it has several")
-    parser.add_argument("--format", choices=DATA_FORMATS, default="auto", help="of --data (default: auto)")
+    add_data_arguments(parser)
     parser.add_argument(
         "--predictions-format",
         choices=("auto", *PREDICTION_FORMATS),
         default="auto",
         help="of A and B (default: auto, each by itself)",
     )
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="ilsvrc", help="(default: ilsvrc)")
+    parser.add_argument("--protocol", choices=(AUTO, *PROTOCOLS), help="(default: auto, by the classes of the data)")
     parser.add_argument("--iou", type=float, metavar="X", help="IoU threshold (default: the protocol's)")
-    parser.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    parser.add_argument("--resamples", type=int, metavar="N", help="of the bootstrap (default: 1,000)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
     parser.add_argument("--per-class", action="store_true", help="every class in the table; --json always has them")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but what failed")
@@ -252,13 +250,12 @@ def make_parser() -> Parser:
 
 def _compare(args: argparse.Namespace) -> int:
     console = Console(PROGRAM, args.quiet)
-    if not 1 <= args.resamples <= MAX_RESAMPLES:
-        raise UsageError(f"--resamples must lie in 1..{MAX_RESAMPLES}, got {args.resamples}")
-    if args.seed < 0:
-        raise UsageError(f"--seed must not be negative, got {args.seed}")
+    options = eval_options(args)
+    if not 1 <= options.resamples <= MAX_RESAMPLES:
+        raise UsageError(f"--resamples must lie in 1..{MAX_RESAMPLES}, got {options.resamples}")
     if args.iou is not None and not 0 < args.iou <= 1:
         raise UsageError(f"--iou must lie above 0 and not above 1, got {args.iou:g}")
-    truth = read_dataset(args.data, args.format, args.split)
+    truth, _ = open_data(options)
     sides = []
     for path in (args.a, args.b):
         predictions, notes = read_predictions(path, truth, args.predictions_format)
@@ -266,7 +263,8 @@ def _compare(args: argparse.Namespace) -> int:
             console.notice(note)
         sides.append(predictions)
     files = str(args.a), str(args.b)
-    found = compare(truth, sides[0], sides[1], args.protocol, args.iou, args.resamples, args.seed, files)
+    protocol = protocol_of(options, truth)
+    found = compare(truth, sides[0], sides[1], protocol, args.iou, options.resamples, options.seed, files)
     write_out(as_json(found) if args.json else as_table(found, args.per_class))
     return 0
 

@@ -16,8 +16,8 @@ from detector.config import DetectOptions, read_options
 from detector.files import check_folder
 from detector.report import write_out
 from eval.console import FAILED, Console, UsageError, run
+from eval.data import eval_options, open_data, protocol_of
 from eval.map_arguments import FEWER, MANY, PROGRAM, map_parser
-from eval.options import AUTO, EvalOptions
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from eval.bootstrap import Intervals
     from eval.detector_run import Found
     from eval.evaluation import Evaluation
+    from eval.options import EvalOptions
     from eval.predictions import Predictions
 
 SAMPLES = "the bundled samples"
@@ -56,14 +57,15 @@ class _Scored:
 def _evaluate(args: argparse.Namespace) -> int:
     """Read the ground truth, get the predictions, score them, report; return the exit status."""
     console = Console(PROGRAM, args.quiet)
-    options = _options(args)
+    options = eval_options(args)
     for path in (args.report, args.out):
         if path is not None:
             _check_output(path)
-    truth, title, notes = _ground_truth(options)
+    truth, title = open_data(options)
+    notes = [] if options.data else [HINT]
     for note in notes:
         console.note(note)
-    protocol = _protocol(options, truth)
+    protocol = protocol_of(options, truth)
     if args.det_classes or args.predictions is None:
         truth = _as_detected(truth, console, notes)
     failed, found = 0, None
@@ -97,17 +99,6 @@ def _evaluate(args: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
-def _options(args: argparse.Namespace) -> EvalOptions:
-    """Return the options of the TOML file, with those of the command line put over them."""
-    try:
-        options = read_options(EvalOptions, args.config, "eval.toml")
-        given = {name: getattr(args, name) for name in asdict(options) if getattr(args, name, None) is not None}
-        return replace(options, **given)
-    except (OSError, ValueError) as error:
-        reason = f"cannot read {args.config}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        raise UsageError(reason) from error
-
-
 def _check_output(path: Path) -> None:
     """Raise UsageError where a file cannot be written, before anything is computed."""
     if path.is_dir():
@@ -116,33 +107,6 @@ def _check_output(path: Path) -> None:
         check_folder(path.parent)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _ground_truth(options: EvalOptions) -> tuple[GroundTruth, str, list[str]]:
-    """Return the data set, its title and notes; the bundled samples where none is given."""
-    from detector.datasets.read import read_dataset
-
-    if not options.data:
-        from detector.samples import samples_folder
-
-        return read_dataset(samples_folder() / "annotations.json", "coco"), SAMPLES, [HINT]
-    path = Path(options.data)
-    truth = read_dataset(path, options.format, None if path.is_file() else options.split)  # a file is a split
-    if not len(truth):
-        raise ValueError(f"{options.data}: the split {options.split} has no ground truth; it cannot be scored here")
-    return truth, path.name if path.is_file() else f"{path.resolve().name} {options.split}", []
-
-
-def _protocol(options: EvalOptions, truth: GroundTruth) -> str:
-    """Return the protocol that is asked for, or the one that the classes of the data set belong to."""
-    if options.protocol != AUTO:
-        return options.protocol
-    from detector.classes import det_names
-    from detector.datasets.voc import VOC_CLASSES
-
-    if set(truth.class_names) <= set(det_names()):
-        return "ilsvrc"
-    return "voc10" if set(truth.class_names) <= set(VOC_CLASSES) else "coco"
 
 
 def _as_detected(truth: GroundTruth, console: Console, notes: list[str]) -> GroundTruth:

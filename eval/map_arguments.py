@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from eval.console import Parser
+from eval.data import add_data_arguments
 from eval.options import AUTO
 from eval.prediction_files import FORMATS as PREDICTION_FORMATS
 from eval.protocols import PROTOCOLS
@@ -32,11 +33,7 @@ written, 2 wrong usage, 130 interrupted, 143 terminated."""
 def map_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
-    data = parser.add_argument_group("data")
-    data.add_argument("--data", metavar="PATH", help="folder of ILSVRC DET, VOC or YOLO, or a COCO JSON file")
-    data.add_argument("--format", choices=(AUTO, "ilsvrc", "voc", "coco", "yolo"), help="of the data (default: auto)")
-    data.add_argument("--split", metavar="NAME", help="val (default), val2, val2_mini, train, test, ...")
-    data.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these settings (configs/eval.toml)")
+    add_data_arguments(parser)
     what = parser.add_argument_group("predictions")
     what.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; without it the detector runs")
     what.add_argument("--predictions-format", choices=(AUTO, *PREDICTION_FORMATS), default=AUTO, help="(default: auto)")

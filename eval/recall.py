@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from detector.report import write_out
 from eval.console import FAILED, Console, Parser, UsageError, run
+from eval.data import add_data_arguments, eval_options, open_data
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from eval.recall_tables import Coverage
     from proposals.boxes import Floats
 
-PROGRAM = "recall"
+PROGRAM = "python -m eval.recall"
 DESCRIPTION = """\
 Measure how well proposals cover the ground truth of a data set: coverage (recall
 at IoU 0.5, as in GoogLeNet's section 8), the recall-IoU curve, average recall
@@ -41,7 +42,12 @@ exit status: 0 all done, 1 a picture failed or a file could not be read or
 written, 2 wrong usage, 130 interrupted, 143 terminated."""
 COUNTS = "10,30,100,200,300,1000,all"
 PLOTS = (".png", ".svg")
-SEARCH_OPTIONS = ("mode", "superpixel_scale", "backend", "seed")
+SEARCH_OPTIONS = {
+    "mode": "--mode",
+    "superpixel_scale": "--superpixel-scale",
+    "backend": "--backend",
+    "search_seed": "--seed",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,16 +60,11 @@ def _run(args: argparse.Namespace) -> int:
     """Read, measure, print; return the exit status."""
     counts = _counts(args.boxes)
     _check(args)
-    from detector.datasets.read import read_dataset
-
     console = Console(PROGRAM, args.quiet)
-    data = args.data
-    if data is None:
-        from detector.samples import samples_folder
-
-        data = samples_folder() / "annotations.json"
+    options = eval_options(args)
+    if not options.data:
         console.notice("no --data: measured on the bundled samples, a handful of pictures; --data takes a data set")
-    truth = read_dataset(data, args.format, args.split)
+    truth, title = open_data(options)
     found, failed = _measure(truth, args, counts, console)
     described = _described(args)
     if args.plot is not None:
@@ -74,13 +75,14 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         from eval.recall_tables import as_json
 
-        head = {"data": "samples" if args.data is None else str(args.data), "proposals": described, "failed": failed}
+        head = {"data": title, "proposals": described, "failed": failed}
         write_out(json.dumps({**head, **as_json(found)}, indent=1, allow_nan=False) + "\n")
     else:
         from eval.recall_tables import as_text
 
-        title = f"{described}: {found.objects:,} objects of {len(found.classes)} classes in {found.pictures:,} pictures"
-        write_out(f"{title}\n\n{as_text(found, args.per_class)}")
+        heading = f"{described}, on {title}"
+        counts_line = f"{found.objects:,} objects of {len(found.classes)} classes in {found.pictures:,} pictures"
+        write_out(f"{heading}: {counts_line}\n\n{as_text(found, args.per_class)}")
     return FAILED if failed else 0
 
 
@@ -135,7 +137,7 @@ def _proposals(truth: GroundTruth, pictures: list[int], args: argparse.Namespace
     from proposals.workers import Search
 
     backend, mode, scale = args.backend or "own", args.mode or "fast", args.superpixel_scale or 2
-    search = Search(backend, mode, scale, args.seed or 0, None, MAX_PIXELS)
+    search = Search(backend, mode, scale, args.search_seed or 0, None, MAX_PIXELS)
     return searched(truth, pictures, search, args.workers)
 
 
@@ -165,7 +167,7 @@ def _counts(text: str) -> tuple[int, ...]:
 def _check(args: argparse.Namespace) -> None:
     """Raise UsageError where the options do not go together, before any work is done."""
     if args.proposals is not None:
-        given = [f"--{name.replace('_', '-')}" for name in SEARCH_OPTIONS if getattr(args, name) is not None]
+        given = [option for name, option in SEARCH_OPTIONS.items() if getattr(args, name) is not None]
         if given:
             raise UsageError(f"{given[0]} says how proposals are computed, --proposals that they are not; give one")
     if args.backend == "opencv" and args.mode not in (None, "fast"):
@@ -174,10 +176,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if args.seed is not None and args.seed < 0:
-        raise UsageError(f"--seed must not be negative, got {args.seed}")
-    if args.data is None and (args.split is not None or args.format != "auto"):
-        raise UsageError("--split and --format need --data")
+    if args.search_seed is not None and args.search_seed < 0:
+        raise UsageError(f"--seed must not be negative, got {args.search_seed}")
     if args.plot is not None:
         if args.plot.suffix.lower() not in PLOTS:
             raise UsageError(f"--plot takes a name that ends in {' or '.join(PLOTS)}, got {args.plot}")
@@ -189,19 +189,15 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(f"python -m eval.{PROGRAM}", DESCRIPTION, EPILOG)
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="data set: a folder, or a JSON file (default: the bundled samples)"
-    )
-    parser.add_argument("--format", default="auto", help="of the data set: ilsvrc, voc, coco, yolo (default: auto)")
-    parser.add_argument("--split", metavar="NAME", help="part of the data set (default: its validation set)")
+    parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
+    add_data_arguments(parser)
     parser.add_argument(
         "--proposals", type=Path, metavar="FILE.parquet", help="proposals to measure (default: they are computed)"
     )
     parser.add_argument("--mode", choices=("single", "fast", "quality"), help="of Selective Search (default: fast)")
     parser.add_argument("--superpixel-scale", type=int, metavar="N", help="1 as R-CNN, 2 as GoogLeNet (default: 2)")
     parser.add_argument("--backend", choices=("own", "opencv"), help="(default: own)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the ranking (default: 0)")
+    parser.add_argument("--seed", dest="search_seed", type=int, metavar="N", help="of the ranking (default: 0)")
     parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: one a core)")
     parser.add_argument("--boxes", default=COUNTS, metavar="LIST", help=f"numbers of boxes (default: {COUNTS})")
     parser.add_argument("--per-class", action="store_true", help="print coverage by class too")

@@ -189,7 +189,7 @@ def test_pictures_that_the_file_lacks_or_has_in_another_size_are_left_out_and_sa
     out, err = capsys.readouterr()
     assert out == ""
     assert "of 50 x 50 pixels, its ground truth of 100 x 100" in err
-    assert err.splitlines()[-1] == "recall: no picture could be measured"
+    assert err.splitlines()[-1] == "python -m eval.recall: no picture could be measured"
 
 
 def test_names_that_fit_several(tmp_path: Path) -> None:
@@ -227,7 +227,6 @@ def test_names_that_fit_several(tmp_path: Path) -> None:
         (["--superpixel-scale", "0"], "--superpixel-scale must be at least 1"),
         (["--workers", "0"], "--workers must be at least 1"),
         (["--seed", "-1"], "--seed must not be negative"),
-        (["--split", "val"], "--split and --format need --data"),
     ],
 )
 def test_wrong_usage(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,7 +264,7 @@ def test_files_that_cannot_be_read(data: Path, tmp_path: Path, capsys: pytest.Ca
         (["--data", data, "--proposals", tmp_path / "missing.parquet"], "missing.parquet: No such file"),
         (["--data", data, "--proposals", damaged], "damaged.parquet is no file of proposals, or truncated or damaged"),
         (["--data", data, "--proposals", others], "none of its 1 pictures is one of the data set"),
-        (["--data", empty], "nothing to cover"),
+        (["--data", empty], "has no ground truth"),
     ):
         assert main([str(a) for a in arguments]) == 1
         out, err = capsys.readouterr()
@@ -320,7 +319,7 @@ def test_the_bundled_samples_by_default() -> None:
     assert status == 0
     assert "bundled samples" in err
     assert err.count("\n") == 1
-    assert "Selective Search, fast, superpixel scale 2: 32 objects" in out
+    assert "Selective Search, fast, superpixel scale 2, on the bundled samples: 32 objects" in out
     rows = [line.split() for line in out.splitlines()]
     coverage = [float(row[2]) for row in rows if row and row[0] in ("10", "30", "100", "200", "300", "1000", "all")]
     assert len(coverage) == 7
