@@ -22,7 +22,7 @@ from eval.options import AUTO
 from eval.prediction_files import FORMATS as PREDICTION_FORMATS
 from eval.prediction_files import read_predictions
 from eval.predictions import Predictions
-from eval.protocols import PROTOCOLS, TITLES, evaluate
+from eval.protocols import PROTOCOLS, evaluate, title
 
 PROGRAM = "python -m eval.compare"
 MAX_RESAMPLES = 10_000
@@ -49,8 +49,8 @@ class Side:
     """One of the two: its file, mAP with the 95 % interval, and how many predictions it has."""
 
     file: str
-    map: float
-    interval: tuple[float, float]
+    mean_ap: float
+    mean_ap_interval: tuple[float, float]
     predictions: int
 
 
@@ -62,7 +62,7 @@ class ClassRow:
     a: float
     b: float
     difference: float
-    boxes: int
+    objects: int
     predictions_a: int
     predictions_b: int
 
@@ -75,9 +75,12 @@ class Comparison:
     one, or exactly the same; classes: those with ground truth, B's largest gain first.
     """
 
+    data: str
     protocol: str
+    title: str
+    iou: float | None
     pictures: int
-    boxes: int
+    objects: int
     a: Side
     b: Side
     difference: float
@@ -98,6 +101,7 @@ def compare(
     resamples: int = 1000,
     seed: int = 0,
     files: tuple[str, str] = ("A", "B"),
+    data: str = "",
 ) -> Comparison:
     """Return how predictions `b` differ from predictions `a` on `truth`.
 
@@ -117,11 +121,14 @@ def compare(
         Side(file, e.mean_ap, _within(interval(mean, e.mean_ap)), len(p))
         for file, e, mean, p in zip(files, evaluations, means, (a, b), strict=True)
     ]
-    difference = sides[1].map - sides[0].map
+    difference = sides[1].mean_ap - sides[0].mean_ap
     return Comparison(
+        data=data,
         protocol=protocol,
+        title=title(evaluations[0]),
+        iou=iou,
         pictures=len(truth.names),
-        boxes=int(evaluations[0].matches.positives.sum()),
+        objects=int(evaluations[0].matches.positives.sum()),
         a=sides[0],
         b=sides[1],
         difference=difference,
@@ -163,7 +170,7 @@ def _classes(
             a=first[label - 1],
             b=second[label - 1],
             difference=second[label - 1] - first[label - 1],
-            boxes=positives[label - 1],
+            objects=positives[label - 1],
             predictions_a=counts[0][label],
             predictions_b=counts[1][label],
         )
@@ -174,15 +181,13 @@ def _classes(
 
 def as_table(found: Comparison, per_class: bool = False) -> str:
     """Return the comparison as lines of text, with every class or with those of the largest differences alone."""
-    title = (
-        f"{TITLES[found.protocol]}: {found.pictures:,} pictures, {found.boxes:,} boxes of {len(found.classes)} classes"
-    )
-    lines = [title, "", f"  {'mAP':>9}   {'95 % interval':20}{'predictions':>12}  file"]
+    counts = f"{found.pictures:,} pictures, {found.objects:,} boxes of {len(found.classes)} classes"
+    heading = f"{found.title} on {printable(found.data or 'the data')}: {counts}"
+    lines = [heading, "", f"  {'mAP':>9}   {'95 % interval':20}{'predictions':>12}  file"]
     for name, side in (("A", found.a), ("B", found.b)):
-        low, high = side.interval
-        lines.append(
-            f"{name} {side.map:9.2%}   {f'{low:.2%} .. {high:.2%}':20}{side.predictions:>12,}  {printable(side.file)}"
-        )
+        low, high = side.mean_ap_interval
+        spread = f"{low:.2%} .. {high:.2%}"
+        lines.append(f"{name} {side.mean_ap:9.2%}   {spread:20}{side.predictions:>12,}  {printable(side.file)}")
     low, high = found.interval
     lines += [
         "",
@@ -197,10 +202,10 @@ def as_table(found: Comparison, per_class: bool = False) -> str:
     if not per_class and len(shown) > 2 * ENDS:
         shown = (*shown[:ENDS], *shown[-ENDS:])
         lines.append(f"the first and last {ENDS} classes by difference (--per-class shows all):")
-    lines += ["", f"{'B - A':>8}{'A':>9}{'B':>9}{'boxes':>8}{'found A':>9}{'found B':>9}  class"]
+    lines += ["", f"{'B - A':>8}{'A':>9}{'B':>9}{'objects':>9}{'found A':>9}{'found B':>9}  class"]
     for row in shown:
         lines.append(
-            f"{_points(row.difference):>8}{row.a:>9.2%}{row.b:>9.2%}{row.boxes:>8,}{row.predictions_a:>9,}"
+            f"{_points(row.difference):>8}{row.a:>9.2%}{row.b:>9.2%}{row.objects:>9,}{row.predictions_a:>9,}"
             f"{row.predictions_b:>9,}  {printable(row.name)}"
         )
     return "\n".join(lines) + "\n"
@@ -211,9 +216,10 @@ def as_json(found: Comparison) -> str:
     values = asdict(found)
     for name in ("better", "equal"):
         values[name] = None if isnan(values[name]) else values[name]
-    for part in (values, values["a"], values["b"]):
-        part["interval"] = None if isnan(part["interval"][0]) else part["interval"]
-    return json.dumps(values, indent=2, allow_nan=False) + "\n"
+    for part, key in ((values, "interval"), (values["a"], "mean_ap_interval"), (values["b"], "mean_ap_interval")):
+        part[key] = None if isnan(part[key][0]) else part[key]
+    values["classes"] = [{"class": row.pop("name"), **row} for row in values["classes"]]
+    return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _points(share: float) -> str:
@@ -255,7 +261,11 @@ def _compare(args: argparse.Namespace) -> int:
         raise UsageError(f"--resamples must lie in 1..{MAX_RESAMPLES}, got {options.resamples}")
     if args.iou is not None and not 0 < args.iou <= 1:
         raise UsageError(f"--iou must lie above 0 and not above 1, got {args.iou:g}")
-    truth, _ = open_data(options)
+    if not options.data:
+        raise UsageError(
+            "--data is needed: the data set that the predictions are of (--data samples for the bundled ones)"
+        )
+    truth, data = open_data(options)
     sides = []
     for path in (args.a, args.b):
         predictions, notes = read_predictions(path, truth, args.predictions_format)
@@ -264,7 +274,7 @@ def _compare(args: argparse.Namespace) -> int:
         sides.append(predictions)
     files = str(args.a), str(args.b)
     protocol = protocol_of(options, truth)
-    found = compare(truth, sides[0], sides[1], protocol, args.iou, options.resamples, options.seed, files)
+    found = compare(truth, sides[0], sides[1], protocol, args.iou, options.resamples, options.seed, files, data)
     write_out(as_json(found) if args.json else as_table(found, args.per_class))
     return 0
 

@@ -12,6 +12,7 @@ from eval.console import UsageError
 from eval.options import AUTO, EvalOptions
 
 SAMPLES = "the bundled samples"
+SAMPLES_WORD = "samples"  # --data samples
 FORMATS = (AUTO, "ilsvrc", "voc", "coco", "yolo")
 
 
@@ -45,7 +46,7 @@ def open_data(options: EvalOptions) -> tuple[GroundTruth, str]:
     """
     from detector.datasets.read import read_dataset
 
-    if not options.data:
+    if options.data in ("", SAMPLES_WORD):
         from detector.samples import samples_folder
 
         return read_dataset(samples_folder() / "annotations.json", "coco"), SAMPLES
@@ -57,12 +58,19 @@ def open_data(options: EvalOptions) -> tuple[GroundTruth, str]:
 
 
 def protocol_of(options: EvalOptions, truth: GroundTruth) -> str:
-    """Return the protocol that is asked for, or the one that the classes of the data set belong to."""
+    """Return the protocol that is asked for.
+
+    Else ilsvrc for the 200 classes of ILSVRC DET, voc10 for the twenty of VOC or data in its format, coco for others.
+    """
     if options.protocol != AUTO:
         return options.protocol
     from detector.classes import det_names
+    from detector.datasets.read import guess_format
     from detector.datasets.voc import VOC_CLASSES
 
-    if set(truth.class_names) <= set(det_names()):
+    if set(truth.class_names) == set(det_names()):
         return "ilsvrc"
-    return "voc10" if set(truth.class_names) <= set(VOC_CLASSES) else "coco"
+    if set(truth.class_names) == set(VOC_CLASSES):
+        return "voc10"
+    format = options.format if options.format != AUTO else guess_format(Path(options.data))
+    return {"ilsvrc": "ilsvrc", "voc": "voc10"}.get(format, "coco")

@@ -115,9 +115,8 @@ def _witnesses(trace: Trace, truth: GroundTruth, rows: slice, thresholds: Double
     )
 
 
-def found_in(store: PredictionStore, truth: GroundTruth) -> Found:
-    """Return what `store` holds, on the pictures of `truth`."""
-    table = store.table()
+def found_in(table: Any, truth: GroundTruth) -> Found:
+    """Return what the rows of a `PredictionStore` hold, on the pictures of `truth`."""
     names = table["picture"].cast("string").to_numpy(zero_copy_only=False)
     index = {name: i for i, name in enumerate(truth.names)}
     pictures = np.array([index.get(name, -1) for name in names], np.int32)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from detector.classes import label_of
 from detector.datasets.ground_truth import Doubles, Flags, Longs
 
 TRUE_POSITIVE, FALSE_POSITIVE, NOT_COUNTED = 1, 0, -1
@@ -35,13 +36,13 @@ class Matches:
         return self.order[self.starts[label - 1] : self.starts[label]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """The result of one protocol.
 
     protocol: ilsvrc, voc07, voc10 or coco; ap: float64 [C], nan for classes without ground truth;
     all_matches: at each IoU threshold of the protocol, the loosest first (COCO has ten, the others one);
-    metrics: further named numbers (COCO's twelve).
+    metrics: further named numbers (COCO's twelve); iou: the threshold that was asked for in place of the protocol's.
     """
 
     protocol: str
@@ -49,6 +50,10 @@ class Evaluation:
     ap: Doubles
     all_matches: tuple[Matches, ...]
     metrics: dict[str, float] = field(default_factory=dict)
+    iou: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.protocol}, {len(self.present)} classes with ground truth, mAP {self.mean_ap:.4f})"
 
     @property
     def matches(self) -> Matches:
@@ -75,8 +80,12 @@ class Evaluation:
         """Median AP over the classes that have ground truth; nan where none has."""
         return float(np.median(self.ap[self.present - 1])) if len(self.present) else float("nan")
 
-    def curve(self, label: int) -> tuple[Doubles, Doubles]:
-        """Return recall [K] and precision [K] after each counted prediction of class `label`, best first."""
+    def curve(self, label: int | str) -> tuple[Doubles, Doubles]:
+        """Return recall [K] and precision [K] after each counted prediction of a class (name or label), best first.
+
+        Recall is 0 throughout for a class without ground truth. Raises: ValueError for an unknown class.
+        """
+        label = label_of(str(label), self.class_names)
         outcome = self.matches.outcome[self.matches.of_class(label)]
         outcome = outcome[outcome != NOT_COUNTED]
         true = np.cumsum(outcome == TRUE_POSITIVE, dtype=np.float64)

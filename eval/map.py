@@ -61,8 +61,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     for path in (args.report, args.out):
         if path is not None:
             _check_output(path)
+    if args.predictions is not None and not options.data:
+        raise UsageError(
+            "--predictions needs --data: the data set that they are of (--data samples for the bundled ones)"
+        )
     truth, title = open_data(options)
     notes = [] if options.data else [HINT]
+    if args.split and Path(options.data).is_file():
+        notes.append(f"{options.data} is one file, of which --split {args.split} selects nothing")
     for note in notes:
         console.note(note)
     protocol = protocol_of(options, truth)
@@ -70,12 +76,18 @@ def _evaluate(args: argparse.Namespace) -> int:
         truth = _as_detected(truth, console, notes)
     failed, found = 0, None
     if args.predictions is not None:
+        import pyarrow.parquet as pq
+
+        from eval.detector_run import found_in
         from eval.prediction_files import read_predictions
+        from eval.prediction_store import is_run
 
         predictions, remarks = read_predictions(args.predictions, truth, args.predictions_format)
         for remark in remarks:
             console.notice(remark)
         notes += remarks
+        if is_run(args.predictions):
+            found = found_in(pq.read_table(args.predictions), truth)
     else:
         failed, found = _run_detector(args, options, truth, protocol, console)
         predictions = found.predictions
@@ -158,7 +170,7 @@ def _run_detector(
         failed = detect_all(truth, iou_thresholds(truth, protocol, args.iou), detect, store, console)
         if not failed:
             store.finish()
-        return failed, found_in(store, truth)
+        return failed, found_in(store.table(), truth)
 
 
 def _parameters(detect: DetectOptions, options: EvalOptions, truth: GroundTruth) -> dict[str, str | int | float]:

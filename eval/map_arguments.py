@@ -23,8 +23,15 @@ examples:
   python -m eval.map --split val                 the shipped model on the samples
   python -m eval.map --split val --data ILSVRC   on ILSVRC DET val, as distributed
   python -m eval.map --data ILSVRC --split val2 --predictions submission.txt
-  python -m eval.map --data instances_val2017.json --predictions results.json
+  python -m eval.map --data val2017.json --predictions results.json
   python -m eval.map --data VOCdevkit/VOC2007 --split test --protocol voc07
+
+Predictions: ilsvrc, lines `image_id class_id confidence xmin ymin xmax ymax`,
+1-based inclusive; coco, a results list; csv and parquet, columns picture or
+image_id, class or label, score, x1, y1, x2, y2, half-open pixels; voc, files
+..._CLASS.txt of `picture confidence xmin ymin xmax ymax`; json, of `detect`.
+`found` in the table is recall, at the loosest IoU. The detector's own
+detections are those of a score of at least 0.01. More in docs/evaluation.md.
 
 exit status: 0 all done, 1 a picture failed or something could not be read or
 written, 2 wrong usage, 130 interrupted, 143 terminated."""
@@ -42,14 +49,19 @@ def map_parser() -> argparse.ArgumentParser:
     what.add_argument("--detect-config", type=Path, metavar="FILE", help="TOML file of the detector's settings")
     what.add_argument("--out", type=Path, metavar="FILE", help="Parquet file of the detector's predictions, resumable")
     score = parser.add_argument_group("score")
-    score.add_argument("--protocol", choices=(AUTO, *PROTOCOLS), help="(default: auto, by the classes of the data)")
+    score.add_argument(
+        "--protocol",
+        choices=(AUTO, *PROTOCOLS),
+        help="(default: auto; ilsvrc for its 200 classes, voc10 for VOC, else coco)",
+    )
     score.add_argument("--iou", type=float, metavar="T", help="threshold (default: the protocol's)")
     score.add_argument(
         "--det-classes",
         action="store_true",
-        help="map the classes of VOC or COCO to the 200 of ILSVRC, as is done when the detector runs",
+        help="map the classes of VOC or COCO to the 200 of ILSVRC, as when the detector runs; numbers in "
+        "the predictions are those of ILSVRC then",
     )
-    score.add_argument("--classes", metavar="A,B", help="score only these, names or ids")
+    score.add_argument("--classes", metavar="A,B", help="score only these, names or labels")
     score.add_argument(
         "--resamples",
         type=int,
@@ -62,5 +74,5 @@ def map_parser() -> argparse.ArgumentParser:
     output.add_argument("--errors", action="store_true", help="print what kinds of errors there are, and their cost")
     output.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     output.add_argument("--report", type=Path, metavar="FILE", help="write a page with curves, errors and pictures")
-    output.add_argument("--quiet", action="store_true", help="print no notes and no progress")
+    output.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes but what was left out")
     return parser

@@ -39,6 +39,11 @@ class Columns:
     boxes: Doubles
 
 
+def nothing(source: str) -> Columns:
+    """Return the columns of a file without predictions."""
+    return Columns(source, str, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
+
+
 def placed(columns: Columns, truth: GroundTruth) -> tuple[Predictions, list[str]]:
     """Return the predictions on the pictures of `truth`, and notes: what was left out.
 
@@ -55,10 +60,7 @@ def placed(columns: Columns, truth: GroundTruth) -> tuple[Predictions, list[str]
     pictures = _pictures(columns, truth)
     inside = pictures >= 0
     notes = []
-    inverted = int((columns.boxes[:, 2:] < columns.boxes[:, :2]).any(axis=1).sum())
-    if inverted:
-        notes.append(f"{columns.source}: {inverted:,} boxes are inverted and so false positives, as the devkit has it")
-    if not inside.all():
+    if len(inside) and not inside.all():
         outside = int((~inside).sum())
         if outside == len(inside):
             raise ValueError(
@@ -67,7 +69,11 @@ def placed(columns: Columns, truth: GroundTruth) -> tuple[Predictions, list[str]
             )
         notes.append(f"{columns.source}: {outside:,} of {len(inside):,} predictions are on other pictures; left out")
     found = Predictions(pictures.astype(np.int32), labels.astype(np.int32), columns.scores, columns.boxes)
-    return (found if inside.all() else found.select(inside)), notes
+    found = found if inside.all() else found.select(inside)
+    inverted = int((found.boxes[:, 2:] < found.boxes[:, :2]).any(axis=1).sum())
+    if inverted:
+        notes.append(f"{columns.source}: {inverted:,} boxes are inverted (xmax < xmin or ymax < ymin): false positives")
+    return found, notes
 
 
 def _labels(columns: Columns, truth: GroundTruth) -> Longs:
@@ -79,11 +85,12 @@ def _labels(columns: Columns, truth: GroundTruth) -> Longs:
 
         def complaint(row: int) -> str:
             assert isinstance(classes, Named)
+            name = classes.names[classes.codes[row]]
             try:
-                label_of(classes.names[classes.codes[row]], truth.class_names)
+                label_of(name, truth.class_names)
             except ValueError as error:
                 return f"{error}; the data set has {count} classes"
-            return "unknown class"
+            return f"class {name} is none of the data set's ids ({', '.join(truth.class_keys[:5])}, ...)"
 
         _check(columns, labels > 0, complaint)
         return labels
@@ -99,6 +106,8 @@ def _label(name: str, truth: GroundTruth) -> int:
     """Return the label of a class by its name or its key, or 0."""
     if name in truth.class_keys:
         return truth.class_keys.index(name) + 1
+    if name.isdecimal() and all(key.isdecimal() for key in truth.class_keys):
+        return 0  # the data set has ids of its own, and this is none of them
     try:
         return label_of(name, truth.class_names)
     except ValueError:

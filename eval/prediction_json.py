@@ -10,7 +10,7 @@ import numpy as np
 
 from detector.datasets.ground_truth import GroundTruth
 from detector.formats import from_json
-from eval.prediction_columns import Columns, Named, of_detections
+from eval.prediction_columns import Columns, Named, nothing, of_detections
 
 COCO_FIELDS = ("image_id", "category_id", "bbox", "score")
 
@@ -19,6 +19,8 @@ def read_coco(path: Path, truth: GroundTruth) -> Columns:
     entries = _parsed(path)
     if not isinstance(entries, list):
         raise ValueError(f"{path}: not a list of results; a COCO results file is [{{...}}, ...]")
+    if not entries:
+        return nothing(str(path))
     for i, entry in enumerate(entries):
         missing = [f for f in COCO_FIELDS if not isinstance(entry, dict) or f not in entry]
         if missing:
@@ -73,4 +75,8 @@ def read_json(path: Path, truth: GroundTruth) -> Columns:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
+    if '"annotations"' in text[:100_000] and '"images"' in text[:100_000]:
+        raise ValueError(
+            f"{path}: this is ground truth, not predictions; give it as --data, and a file of results here"
+        )
     return of_detections(path, from_json(text, str(path), truth.class_names))

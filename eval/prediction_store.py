@@ -163,11 +163,16 @@ class PredictionStore:
         )
 
 
+def is_run(path: Path) -> bool:
+    """Return whether a file of predictions is that of a run of the detector, with what its analysis needs."""
+    return path.suffix == ".parquet" and "role" in pq.read_schema(path).names
+
+
 def _difference(old: str, new: str) -> str:
     """Return the parameters that differ, as `name old, not new`."""
     before, after = json.loads(old), json.loads(new)
     names = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
-    return "; ".join(f"{key} {before.get(key)}, not {after.get(key)}" for key in names)
+    return "; ".join(f"{key} {before.get(key) or 'none'}, not {after.get(key) or 'none'}" for key in names)
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,45 @@ from eval.prediction_columns import Columns, Named
 from eval.prediction_store import DETECTION
 
 TABLE_COLUMNS = ("score", "x1", "y1", "x2", "y2")
+NUMBERS: dict[str, type[int] | type[float]] = {**dict.fromkeys(TABLE_COLUMNS, float), "image_id": int, "label": int}
 
 
 def read_csv(path: Path, truth: GroundTruth) -> Columns:
     import pyarrow as pa
-    from pyarrow import csv
+    from pyarrow import csv as arrow_csv
 
     kinds = {name: pa.float64() for name in TABLE_COLUMNS}
     kinds |= {"picture": pa.string(), "class": pa.string(), "image_id": pa.int64(), "label": pa.int64()}
     try:
-        table = csv.read_csv(
+        table = arrow_csv.read_csv(
             path,
-            read_options=csv.ReadOptions(use_threads=False),  # so that errors name the row
-            convert_options=csv.ConvertOptions(column_types=kinds, null_values=[], strings_can_be_null=False),
+            read_options=arrow_csv.ReadOptions(use_threads=False),  # so that errors name the row
+            convert_options=arrow_csv.ConvertOptions(column_types=kinds, null_values=[], strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path}: {_arrow_reason(error)}") from None
+        raise ValueError(_first_wrong_line(path) or f"{path}: {_arrow_reason(error)}") from None
     return _from_table(path, table, lambda row: f"line {row + 2}")
+
+
+def _first_wrong_line(path: Path) -> str | None:
+    """Return what is wrong with the first line that has too many or few columns, or a number that is none."""
+    with path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
+        reader = csv.reader(file)
+        header = next(reader, None)
+        if header is None:
+            return f"{path}: no header; the first line names the columns"
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                return f"{path}, line {reader.line_num}: {len(row)} columns, {len(header)} in the header"
+            for name, text in zip(header, row, strict=True):
+                try:
+                    NUMBERS.get(name, str)(text)
+                except ValueError:
+                    kind = "a whole number" if NUMBERS[name] is int else "a number"
+                    return f"{path}, line {reader.line_num}: {name} is '{text[:40]}', not {kind}"
+    return None
 
 
 def _arrow_reason(error: Exception) -> str:
@@ -60,7 +83,7 @@ def _from_table(path: Path, table: Any, where: Callable[[int], str]) -> Columns:
         if not present:
             raise ValueError(
                 f"{path}: no column {' or '.join(names)}; needed are picture or image_id, class or label, score, "
-                "x1, y1, x2, y2"
+                "x1, y1, x2, y2, with commas between"
             )
         values = table[present[0]].combine_chunks()
         if values.null_count:

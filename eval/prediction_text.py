@@ -88,9 +88,11 @@ def read_voc(path: Path, truth: GroundTruth) -> Columns:
 
 
 def _voc_text(path: Path, truth: GroundTruth) -> Columns | None:
-    name = next((n for n in truth.class_names if path.stem.endswith(f"_{n}") or path.stem == n), None)
-    if name is None:
+    stem = path.stem.replace(" ", "_")
+    fitting = [n for n in truth.class_names if f"_{stem}".endswith(f"_{n.replace(' ', '_')}")]
+    if not fitting:
         raise ValueError(f"{path}: its name ends in none of the classes; VOC result files are named ..._CLASS.txt")
+    name = max(fitting, key=len)  # "hot dog", not "dog", for ..._hot_dog.txt
     names, rows = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="backslashreplace").splitlines(), start=1):
         words = line.split()

@@ -12,7 +12,7 @@ from detector.datasets.ground_truth import Doubles, Longs
 from detector.detections import Detections
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """M predictions, in the order in which they were given; the arrays are read-only.
 
@@ -49,6 +49,9 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def __repr__(self) -> str:
+        return f"Predictions({len(self):,} on {len(np.unique(self.pictures)):,} pictures)"
 
     @classmethod
     def from_detections(cls, found: Mapping[int, Detections]) -> Predictions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from detector.datasets.ground_truth import GroundTruth
 from eval.evaluation import Evaluation
 from eval.predictions import Predictions
@@ -11,8 +13,15 @@ TITLES = {
     "ilsvrc": "ILSVRC DET (devkit 2014)",
     "voc07": "Pascal VOC 2007, 11 points",
     "voc10": "Pascal VOC 2010, all points",
-    "coco": "COCO, IoU 0.5 to 0.95",
+    "coco": "COCO",
 }
+
+
+def title(evaluation: Evaluation) -> str:
+    """Return the protocol in words, with the IoU where it is not the protocol's own."""
+    if evaluation.iou is not None:
+        return f"{TITLES[evaluation.protocol]}, at IoU {evaluation.iou:g}"
+    return TITLES[evaluation.protocol] + (", IoU 0.5 to 0.95" if evaluation.protocol == "coco" else "")
 
 
 def evaluate(protocol: str, truth: GroundTruth, predictions: Predictions, iou: float | None = None) -> Evaluation:
@@ -23,18 +32,20 @@ def evaluate(protocol: str, truth: GroundTruth, predictions: Predictions, iou: f
     """
     if iou is not None and not 0 < iou <= 1:
         raise ValueError(f"the IoU threshold must lie above 0 and not above 1, got {iou:g}")
-    threshold = {} if iou is None else {"iou": iou}
     match protocol:
         case "ilsvrc":
-            from eval.ilsvrc import evaluate_ilsvrc
+            from eval.ilsvrc import IOU, evaluate_ilsvrc
 
-            return evaluate_ilsvrc(truth, predictions, **threshold)
+            result = evaluate_ilsvrc(truth, predictions, IOU if iou is None else iou)
         case "voc07" | "voc10":
-            from eval.voc import evaluate_voc
+            from eval.voc import IOU, evaluate_voc
 
-            return evaluate_voc(truth, predictions, 2007 if protocol == "voc07" else 2010, **threshold)
+            year = 2007 if protocol == "voc07" else 2010
+            result = evaluate_voc(truth, predictions, year, IOU if iou is None else iou)
         case "coco":
             from eval.coco import IOUS, evaluate_coco
 
-            return evaluate_coco(truth, predictions, IOUS if iou is None else (iou,))
-    raise ValueError(f"unknown protocol '{protocol}'; choose one of {', '.join(PROTOCOLS)}")
+            result = evaluate_coco(truth, predictions, IOUS if iou is None else (iou,))
+        case _:
+            raise ValueError(f"unknown protocol '{protocol}'; choose one of {', '.join(PROTOCOLS)}")
+    return replace(result, iou=iou)

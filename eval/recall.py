@@ -42,6 +42,7 @@ exit status: 0 all done, 1 a picture failed or a file could not be read or
 written, 2 wrong usage, 130 interrupted, 143 terminated."""
 COUNTS = "10,30,100,200,300,1000,all"
 PLOTS = (".png", ".svg")
+LISTED = 10  # pictures left out that are named; of more, the number is told
 SEARCH_OPTIONS = {
     "mode": "--mode",
     "superpixel_scale": "--superpixel-scale",
@@ -63,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
     console = Console(PROGRAM, args.quiet)
     options = eval_options(args)
     if not options.data:
-        console.notice("no --data: measured on the bundled samples, a handful of pictures; --data takes a data set")
+        console.note("no --data: measured on the bundled samples, a handful of pictures; --data takes a data set")
     truth, title = open_data(options)
     found, failed = _measure(truth, args, counts, console)
     described = _described(args)
@@ -107,7 +108,8 @@ def _measure(
         for picture, proposals in stream:
             if isinstance(proposals, str):
                 failed += 1
-                console.notice(f"{truth.paths[picture] or truth.names[picture]}: {proposals}; left out")
+                if failed <= LISTED:
+                    console.notice(f"{truth.paths[picture] or truth.names[picture]}: {proposals}; left out")
             else:
                 rows = truth.of_picture(picture)
                 boxes = truth.boxes[rows][counted[rows]].astype(np.float32)
@@ -203,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--per-class", action="store_true", help="print coverage by class too")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the tables, classes included")
     parser.add_argument("--plot", type=Path, metavar="FILE", help=f"draw the curves, {' or '.join(PLOTS)}")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar, and no notes but what was left out")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes but what was left out")
     return parser
 
 

@@ -11,7 +11,7 @@ from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.report import printable
 from eval.bootstrap import Intervals
 from eval.evaluation import NOT_COUNTED, TRUE_POSITIVE, Evaluation
-from eval.protocols import TITLES
+from eval.protocols import title as protocol_title
 
 if TYPE_CHECKING:
     from eval.analysis import Analysis
@@ -27,11 +27,13 @@ def as_text(
     classes, objects = len(evaluation.class_names), int(matches.positives.sum())
     counted = int((matches.outcome != NOT_COUNTED).sum())
     lines = [
-        f"{TITLES[evaluation.protocol]} on {printable(title)}",
+        f"{protocol_title(evaluation)} on {printable(title)}",
         f"{len(truth.names):,} pictures, {objects:,} ground-truth boxes of {len(present):,} classes, "
         f"{counted:,} predictions",
         "",
     ]
+    if not len(present):
+        return "\n".join([*lines, "no ground truth of these classes here, so there is no mean"]) + "\n"
     if len(present) < classes:
         lines += [
             f"{classes - len(present):,} of the {classes:,} classes have no ground truth here; the means are over the "
@@ -43,9 +45,8 @@ def as_text(
     lines += [f"median AP            {_percent(evaluation.median_ap):>6} %"]
     if len(present) < classes:
         lines += [f"mAP over all {classes:<6}  {_percent(evaluation.mean_ap_all):>6} %"]
-    lines += [f"{name:<20} {_percent(value):>6} %" for name, value in evaluation.metrics.items() if name != "AP"]
-    if len(present):
-        lines += ["", *_table(evaluation, intervals, per_class)]
+    lines += [f"{name:<20} {_percent(v):>6}{' %' * (v == v)}" for name, v in evaluation.metrics.items() if name != "AP"]
+    lines += ["", *_table(evaluation, intervals, per_class)]
     return "\n".join(lines) + "\n"
 
 
@@ -103,9 +104,10 @@ def as_json(
 ) -> str:
     """Return the summary as one JSON object; what is not a number becomes null."""
     matches = evaluation.matches
-    document = {
+    document: dict[str, Any] = {
         "data": title,
         "protocol": evaluation.protocol,
+        "iou": evaluation.iou,
         "pictures": len(truth.names),
         "objects": int(matches.positives.sum()),
         "predictions": int((matches.outcome != NOT_COUNTED).sum()),

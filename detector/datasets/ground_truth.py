@@ -14,7 +14,7 @@ Longs = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroundTruth:
     """P pictures and N objects in the order of their pictures; the arrays are read-only.
 
@@ -76,6 +76,9 @@ class GroundTruth:
     def __len__(self) -> int:
         """The number of objects."""
         return len(self.pictures)
+
+    def __repr__(self) -> str:
+        return f"GroundTruth({len(self):,} objects of {len(self.class_names)} classes in {len(self.names):,} pictures)"
 
     def of_picture(self, index: int) -> slice:
         """Return the rows of the objects of picture `index`, 0..P-1."""

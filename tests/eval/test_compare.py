@@ -53,10 +53,10 @@ HALF = predicted(TRUTH, [1, 0, 1, 1, 1], [0.9, 0.8, 0.7, 0.6, 0.5])
 @pytest.mark.parametrize("protocol", ["ilsvrc", "voc10"])
 def test_one_object_missed_by_hand(protocol):
     found = compare(TRUTH, HALF, ALL, protocol, resamples=200)
-    assert (found.pictures, found.boxes) == (5, 5)
+    assert (found.pictures, found.objects) == (5, 5)
     # of two cats one is found, and first: AP 1/2; the dogs are all found; the class without ground truth is not there
-    assert (found.a.map, found.b.map, found.difference) == (0.75, 1.0, 0.25)
-    assert [(row.name, row.a, row.b, row.difference, row.boxes) for row in found.classes] == [
+    assert (found.a.mean_ap, found.b.mean_ap, found.difference) == (0.75, 1.0, 0.25)
+    assert [(row.name, row.a, row.b, row.difference, row.objects) for row in found.classes] == [
         ("cat", 0.5, 1.0, 0.5, 2),
         ("dog", 1.0, 1.0, 0.0, 3),
     ]
@@ -99,7 +99,7 @@ def test_a_file_against_itself_is_exactly_nothing(protocol):
     found = compare(TRUTH, HALF, HALF, protocol, resamples=100)
     assert found.difference == 0 and found.interval == (0, 0)
     assert (found.better, found.equal) == (0, 1)
-    assert found.a.interval == found.b.interval and all(row.difference == 0 for row in found.classes)
+    assert found.a.mean_ap_interval == found.b.mean_ap_interval and all(row.difference == 0 for row in found.classes)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -126,7 +126,7 @@ def test_turned_round_the_difference_changes_its_sign(objects, seed, protocol):
     assert forth.better + forth.equal + back.better == pytest.approx(1)
     assert sorted(row.difference for row in forth.classes) == sorted(-row.difference for row in back.classes)
     for side in (forth.a, forth.b):
-        assert 0 <= side.interval[0] <= side.interval[1] <= 1
+        assert 0 <= side.mean_ap_interval[0] <= side.mean_ap_interval[1] <= 1
     json.loads(as_json(forth), parse_constant=lambda name: pytest.fail(name))
 
 
@@ -139,7 +139,7 @@ def test_without_ground_truth_there_is_nothing_to_compare():
 def test_no_predictions_are_nothing_found():
     nothing = Predictions(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4)))
     found = compare(TRUTH, nothing, ALL, resamples=50)
-    assert (found.a.map, found.a.predictions, found.a.interval) == (0, 0, (0, 0)) and found.difference == 1
+    assert (found.a.mean_ap, found.a.predictions, found.a.mean_ap_interval) == (0, 0, (0, 0)) and found.difference == 1
 
 
 def test_the_table_has_all_classes_only_when_asked():
@@ -190,12 +190,17 @@ def files(tmp_path):
 def test_the_command_on_the_sample_pictures(files, capsys):
     assert main([*files, "--data", str(ANNOTATIONS), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["b"]["map"] == 1 and found["a"]["map"] < 0.2 and found["pictures"] == 11 and found["boxes"] == 32
-    assert found["difference"] == found["b"]["map"] - found["a"]["map"] and found["better"] > 0.9
+    assert (
+        found["b"]["mean_ap"] == 1
+        and found["a"]["mean_ap"] < 0.2
+        and found["pictures"] == 11
+        and found["objects"] == 32
+    )
+    assert found["difference"] == found["b"]["mean_ap"] - found["a"]["mean_ap"] and found["better"] > 0.9
     assert main([*files, "--data", str(ANNOTATIONS), "--per-class", "-q"]) == 0
     out = capsys.readouterr().out
     assert f"B - A: {100 * found['difference']:+.2f} points" in out
-    assert all(row["name"] in out for row in found["classes"]) and files[0] in out
+    assert all(row["class"] in out for row in found["classes"]) and files[0] in out
 
 
 def test_the_seed_and_the_resamples_decide_alone(files, capsys):

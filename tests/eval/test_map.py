@@ -83,6 +83,33 @@ def test_json_is_one_document_and_counts_are_right(
         assert all(kind["count"] == 0 for kinds in document["errors"].values() for kind in kinds.values())
 
 
+@pytest.mark.parametrize(
+    ("names", "protocol"),
+    [(None, "ilsvrc"), (["zebra", "dog"], "coco"), (["cat", "dog"], "coco"), (["thing"], "coco")],
+)
+def test_the_protocol_follows_the_whole_list_of_classes(
+    names: list[str] | None, protocol: str, few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if names:
+        document = json.loads(few.read_text())
+        document["categories"] = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+        for annotation in document["annotations"]:
+            annotation["category_id"] = 1
+        few.write_text(json.dumps(document))
+    found = perfect(few, tmp_path / "perfect.txt")
+    assert main(["--data", str(few), "--predictions", str(found), "--json", "--resamples", "0"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"] == protocol
+
+
+def test_another_iou_is_said(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = perfect(few, tmp_path / "perfect.txt")
+    args = ["--data", str(few), "--predictions", str(found), "--resamples", "0", "--iou", "0.75"]
+    assert main(args) == 0
+    assert "ILSVRC DET (devkit 2014), at IoU 0.75 on few.json" in capsys.readouterr().out
+    assert main([*args, "--json", "--protocol", "coco"]) == 0
+    assert json.loads(capsys.readouterr().out)["iou"] == 0.75
+
+
 def test_classes_restrict_the_score(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = read_dataset(few)
     found = perfect(few, tmp_path / "perfect.txt")
@@ -111,6 +138,7 @@ def test_without_data_the_samples_are_scored_and_that_is_said(
     assert "no data set is given" in err and "--data FOLDER" in err and "inception_v3" in err
     missed = document["errors"]["missed"]
     assert set(missed) == {"no proposal", "suppressed", "misclassified", "badly localised", "below threshold"}
+    assert "no data set" in document["notes"][0]
     found = sum(row["true_positives"] for row in document["per_class"])
     assert sum(kind["count"] for kind in missed.values()) == 32 - found
     page = report.read_text()
@@ -122,7 +150,7 @@ def test_without_data_the_samples_are_scored_and_that_is_said(
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     data = data_of(tmp_path / "data", 9)
     out, whole = tmp_path / "p.parquet", tmp_path / "whole.parquet"
-    command = [sys.executable, "-m", "eval.map", "--data", str(data), "--resamples", "0", "--json", "--out"]
+    command = [sys.executable, "-m", "eval.map", "--data", str(data), "--resamples", "0", "--json", "--errors", "--out"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [*command, str(out)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -142,6 +170,8 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> 
         [*command[:-1], "--predictions", str(out)], env=environment, capture_output=True, text=True, check=True
     )
     assert json.loads(scored.stdout)["mean_ap"] == json.loads(other.stdout)["mean_ap"]
+    misses = json.loads(scored.stdout)["errors"]["missed"]
+    assert "no proposal" in misses and misses == json.loads(other.stdout)["errors"]["missed"]
 
 
 def test_a_damaged_picture_is_skipped_said_and_costs_the_status(
@@ -175,6 +205,7 @@ def test_a_damaged_picture_is_skipped_said_and_costs_the_status(
         (["--predictions", "nowhere.txt"], 1, "nowhere.txt: No such file or directory"),
         (["--predictions", "empty.txt"], 1, "empty.txt: no predictions in it"),
         (["--data", "bad.json", "--predictions", "lines.txt"], 1, "bad.json"),
+        (["--data", "", "--predictions", "lines.txt"], 2, "--predictions needs --data"),
         (["--config", "bad.toml"], 2, "unknown key 'protocl'; the nearest one is 'protocol'"),
     ],
 )
@@ -192,8 +223,10 @@ def test_wrong_usage_and_bad_files_take_one_line(
     (tmp_path / "lines.txt").write_text(LINES)
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "bad.toml").write_text('protocl = "ilsvrc"\n')
-    if "--predictions" not in args:
-        args = [*args, *(["--predictions", "lines.txt"] if "--out" not in args else [])]
+    if "--data" not in args:
+        args = ["--data", "samples", *args]
+    if "--predictions" not in args and "--out" not in args:
+        args = [*args, "--predictions", "lines.txt"]
     try:
         got = main(args)
     except SystemExit as error:

@@ -124,8 +124,8 @@ def test_other_pictures_and_inverted_boxes_are_said(tmp_path: Path) -> None:
     found, notes = read_predictions(path, truth())
     assert found.pictures.tolist() == [1, 0]
     assert notes == [
-        f"{path}: 1 boxes are inverted and so false positives, as the devkit has it",
         f"{path}: 1 of 3 predictions are on other pictures; left out",
+        f"{path}: 1 boxes are inverted (xmax < xmin or ymax < ymin): false positives",
     ]
 
 
@@ -160,7 +160,8 @@ WRONG: list[tuple[str, str | bytes, str]] = [
     ("p.json", f"[{COCO_ROW},", "line 1: Expecting value; the file is damaged or cut off"),
     ("p.json", '[{"image_id": 7}]', "entry 1: no category_id; each needs image_id, category_id, bbox, score"),
     ("p.json", "[3]", "entry 1: no image_id; each needs image_id, category_id, bbox, score"),
-    ("p.json", "[]", "no predictions in it; give the file that the detector wrote"),
+    ("p.json", '{"images": [], "annotations": []}', "this is ground truth, not predictions; give it as --data"),
+    ("p.txt", "[", "line 1: Expecting value; the file is damaged or cut off"),
     ("p.json", "[" + COCO_ROW.replace("7", '"x"', 1) + "]", "entry 1: image_id is 'x', not a whole number"),
     ("p.json", f"[{COCO_ROW.replace('0.25', 'true')}]", "entry 1: score is True, not a number"),
     (
@@ -184,9 +185,9 @@ WRONG: list[tuple[str, str | bytes, str]] = [
     ),
     ("p.csv", f"{CSV}a,dgo,0.5,1,1,2,2\n", "line 2: unknown class 'dgo' (a name or an id 1..2); did you mean 'dog'?"),
     ("p.csv", f"{CSV}a,dog,0.5,1,1,2,2\na,dog,nan,1,1,2,2\n", "line 3: the score is nan; write a number"),
-    ("p.csv", f"{CSV}a,dog,0.5,1,1,2\n", "Expected 7 columns, got 6: a,dog,0.5,1,1,2"),
-    ("p.csv", f"{CSV}a,dog,much,1,1,2,2\n", "conversion error to double: invalid value 'much'"),
-    ("p.csv", "", "Empty CSV file"),
+    ("p.csv", f"{CSV}a,dog,0.5,1,1,2\n", "line 2: 6 columns, 7 in the header"),
+    ("p.csv", f"{CSV}a,dog,much,1,1,2,2\n", "line 2: score is 'much', not a number"),
+    ("p.csv", "", "no header; the first line names the columns"),
     ("p.parquet", b"PAR1 no", "not a Parquet file, or a damaged one"),
     (
         "comp4_det_val_cow.txt",
@@ -210,6 +211,32 @@ def test_malformed_files(tmp_path: Path, name: str, content: str | bytes, messag
         read_predictions(path, truth())
     text = str(caught.value)
     assert text.startswith(str(path)) and message in text and "\n" not in text
+
+
+@pytest.mark.parametrize(("name", "content"), [("p.json", "[]"), ("p.csv", CSV)])
+def test_a_detector_that_found_nothing(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    found, notes = read_predictions(path, truth())
+    assert len(found) == 0 and notes == [f"{path}: no predictions in it"]
+
+
+def test_the_longest_class_that_fits_the_name_of_a_voc_file(tmp_path: Path) -> None:
+    for name, label in (
+        ("comp4_det_val_hot_dog.txt", 2),
+        ("comp4_det_val_hot dog.txt", 2),
+        ("comp4_det_val_dog.txt", 1),
+    ):
+        path = tmp_path / name
+        path.write_text("a 0.5 1 1 2 2\n")
+        assert read_predictions(path, truth(("dog", "hot dog")))[0].labels.tolist() == [label]
+
+
+def test_an_id_that_the_data_set_lacks_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(f"[{COCO_ROW}]")  # category 2: there are 1 and 90
+    with pytest.raises(ValueError, match=r"entry 1: class 2 is none of the data set's ids \(1, 90, \.\.\.\)"):
+        read_predictions(path, truth(class_keys=("1", "90")))
 
 
 def test_a_file_that_is_not_there_or_of_an_unknown_format(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_parts_become_one_file_and_are_read_back(tmp_path: Path) -> None:
     assert len(predictions) == 2 and predictions.pictures.tolist() == [1, 1] and notes == []
     again = PredictionStore(path, PARAMETERS, NAMES)
     assert again.done == {"p7", "p3"}
-    found = found_in(again, truth)
+    found = found_in(again.table(), truth)
     assert found.predictions.labels.tolist() == [1, 1]
     assert list(found.proposals) == [1] and found.proposals[1].tolist() == [[8, 9, 10, 11]]
     assert found.scored.labels.tolist() == [2] and found.scored.boxes.tolist() == [[12, 13, 14, 15]]
