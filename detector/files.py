@@ -26,6 +26,11 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
     Raises: OSError, of the class of the cause, naming `path`.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()  # the link stays, its target is replaced
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device, pipe or socket"
+        raise OSError(errno.EINVAL, f"cannot write {path}: it is {kind}; give the name of a file")
     temporary = path.parent / f".{os.urandom(8).hex()}.tmp"  # a name that nobody can foresee and occupy
     try:
         try:

@@ -24,7 +24,7 @@ Weights = npt.NDArray[np.int32]  # [R, P]: how often each picture was drawn
 class Intervals:
     """95 % intervals: of mAP, and of the AP of each class, float64 [C, 2].
 
-    nan for classes with ground truth in fewer than two pictures, of whose spread nothing is known.
+    nan where the ground truth is in fewer than two pictures, so that nothing is known of the spread.
     """
 
     mean: tuple[float, float]
@@ -64,8 +64,9 @@ def bootstrap(
     per_class = [
         interval(column, own) for column, own in zip(ap.T, np.where(several, evaluation.ap, np.nan), strict=True)
     ]
+    mean = evaluation.mean_ap if len(np.unique(truth.pictures[counted])) > 1 else float("nan")
     return Intervals(
-        _within(interval(_mean(ap), evaluation.mean_ap)),
+        _within(interval(_mean(ap), mean)),
         np.array([_within(pair) for pair in per_class]).reshape(-1, 2),
         resamples,
         seed,

@@ -59,6 +59,8 @@ class Console:
 
     def notice(self, text: str) -> None:
         """Print one line that a quiet run needs too: what failed, was skipped, or changes what the results mean."""
+        if sys.stderr is None:  # the caller closed it (`2>&-`)
+            return
         line = f"{self.program}: {printable(text)}"
         if self._progress is not None:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -68,7 +70,7 @@ class Console:
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar, where standard error is a terminal and the run is not quiet; yield the function that moves it."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or sys.stderr is None or not sys.stderr.isatty():
             yield lambda steps: None
             return
         import rich.console
@@ -90,7 +92,8 @@ def run(program: str, work: Callable[[], int]) -> int:
     try:
         with _termination_raised():
             status = work()
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
             return status
     except UsageError as error:
         console.notice(f"error: {error} (see --help)")
@@ -138,6 +141,8 @@ def _termination_raised() -> Iterator[None]:
 
 def _discard_stdout() -> None:
     """Drop what standard output can no longer take, which would complain once more when the process ends."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError:

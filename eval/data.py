@@ -51,10 +51,10 @@ def open_data(options: EvalOptions) -> tuple[GroundTruth, str]:
 
         return read_dataset(samples_folder() / "annotations.json", "coco"), SAMPLES
     path = Path(options.data)
-    truth = read_dataset(path, options.format, None if path.is_file() else options.split)  # a file is a split
+    truth = read_dataset(path, options.format, options.split)
     if not len(truth):
         raise ValueError(f"{options.data}: the split {options.split} has no ground truth; it cannot be scored here")
-    return truth, path.name if path.is_file() else f"{path.resolve().name} {options.split}"
+    return truth, path.name if path.suffix.lower() == ".json" else f"{path.resolve().name} {options.split}"
 
 
 def protocol_of(options: EvalOptions, truth: GroundTruth) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,18 +18,19 @@ from eval.prediction_store import BEST_PROPOSAL, DETECTION, SCORED_PROPOSAL, SID
 from eval.predictions import Predictions
 from proposals.boxes import Boxes, iou
 
+ENDS = 4096  # bytes of a picture's file at either end that its digest is made of
 MIN_SCORE = 0.01  # detections below add nothing to AP, and very many of them
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
     """What a run found: the predictions, and for the analysis of misses, of each ground-truth box the best proposal
-    (by picture) and the best-scored proposal of its class that reaches it.
+    (by picture) and the best-scored proposal of its class that reaches it; None where these are not known.
     """
 
     predictions: Predictions
-    proposals: dict[int, Boxes]
-    scored: Predictions
+    proposals: dict[int, Boxes] | None
+    scored: Predictions | None
 
 
 def evaluation_options(options: DetectOptions) -> DetectOptions:
@@ -115,7 +118,35 @@ def _witnesses(trace: Trace, truth: GroundTruth, rows: slice, thresholds: Double
     )
 
 
-def found_in(table: Any, truth: GroundTruth) -> Found:
+def truth_key(truth: GroundTruth, thresholds: Doubles) -> str:
+    """Return a digest of what the rows for the analysis depend on: the boxes, their classes and thresholds."""
+    digest = hashlib.sha256("\n".join(truth.names).encode("utf-8", "surrogateescape"))
+    for array in (truth.pictures, truth.labels, truth.boxes, thresholds):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def picture_digests(truth: GroundTruth) -> dict[str, str]:
+    """Return a digest of the file of each picture by its name: of its size, its first and its last bytes."""
+    return {name: _file_digest(path) for name, path in zip(truth.names, truth.paths, strict=True)}
+
+
+def _file_digest(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            digest = hashlib.sha256(size.to_bytes(8, "little"))
+            for start in (0, max(size - ENDS, 0)):
+                file.seek(start)
+                digest.update(file.read(ENDS))
+    except OSError:
+        return ""  # said when the picture is to be read
+    return digest.hexdigest()[:12]
+
+
+def found_in(table: Any, truth: GroundTruth, witnessed: bool) -> Found:
     """Return what the rows of a `PredictionStore` hold, on the pictures of `truth`."""
     names = table["picture"].cast("string").to_numpy(zero_copy_only=False)
     index = {name: i for i, name in enumerate(truth.names)}
@@ -132,6 +163,8 @@ def found_in(table: Any, truth: GroundTruth) -> Found:
             pictures[own], labels[own].astype(np.int32), scores[own].astype(np.float64), boxes[own].astype(np.float64)
         )
 
+    if not witnessed:
+        return Found(of(DETECTION), None, None)
     own = roles == BEST_PROPOSAL
     owners, starts = np.unique(pictures[own], return_index=True)
     best = np.split(boxes[own], starts[1:])

@@ -25,8 +25,8 @@ def evaluate_ilsvrc(truth: GroundTruth, predictions: Predictions, iou: float = I
     """Return the evaluation of `predictions` by the official protocol.
 
     Each prediction of a picture, by falling score, takes the free box of its class with the largest IoU that reaches
-    the threshold of that box. Pairs on the blacklist count neither way. Equal scores stand in the order of the
-    pictures' numbers, then in that of the predictions.
+    the threshold of that box. Pairs on the blacklist count neither way, nor do crowds (ILSVRC has none). Equal scores
+    stand in the order of the pictures' numbers, then in that of the predictions.
     """
     pictures, classes = max(len(truth.names), 1), len(truth.class_names)
     barred = np.zeros((pictures, classes + 1), np.bool_)
@@ -37,7 +37,7 @@ def evaluate_ilsvrc(truth: GroundTruth, predictions: Predictions, iou: float = I
         rank(predictions, classes, picture_rank(truth)),
         box_thresholds(truth, iou),
         BEST_FREE,
-        ignored=barred[truth.pictures, truth.labels],
+        ignored=barred[truth.pictures, truth.labels] | truth.crowd,
         uncounted=barred[predictions.pictures, predictions.labels],
     )
     return Evaluation("ilsvrc", truth.class_names, class_average_precision(matches), (matches,))

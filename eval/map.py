@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detector import __version__
 from detector.config import DetectOptions, read_options
 from detector.files import check_folder
 from detector.report import write_out
@@ -52,12 +53,19 @@ class _Scored:
     intervals: Intervals | None
     notes: list[str]
     found: Found | None  # of a run of the detector
+    made_by: str
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     """Read the ground truth, get the predictions, score them, report; return the exit status."""
     console = Console(PROGRAM, args.quiet)
     options = eval_options(args)
+    if args.predictions is not None:
+        for name in ("model", "proposals", "detect_config", "out"):
+            if getattr(args, name) is not None:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is for a run of the detector, --predictions instead of one"
+                )
     for path in (args.report, args.out):
         if path is not None:
             _check_output(path)
@@ -67,29 +75,29 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     truth, title = open_data(options)
     notes = [] if options.data else [HINT]
-    if args.split and Path(options.data).is_file():
-        notes.append(f"{options.data} is one file, of which --split {args.split} selects nothing")
     for note in notes:
         console.note(note)
     protocol = protocol_of(options, truth)
     if args.det_classes or args.predictions is None:
         truth = _as_detected(truth, console, notes)
     failed, found = 0, None
+    made_by = str(args.predictions.name) if args.predictions is not None else ""
     if args.predictions is not None:
         import pyarrow.parquet as pq
 
-        from eval.detector_run import found_in
+        from eval.analysis import iou_thresholds
+        from eval.detector_run import found_in, truth_key
         from eval.prediction_files import read_predictions
-        from eval.prediction_store import is_run
+        from eval.prediction_store import is_witnessed
 
         predictions, remarks = read_predictions(args.predictions, truth, args.predictions_format)
         for remark in remarks:
             console.notice(remark)
         notes += remarks
-        if is_run(args.predictions):
-            found = found_in(pq.read_table(args.predictions), truth)
+        if is_witnessed(args.predictions, truth_key(truth, iou_thresholds(truth, protocol, args.iou))):
+            found = found_in(pq.read_table(args.predictions), truth, True)
     else:
-        failed, found = _run_detector(args, options, truth, protocol, console)
+        failed, found, made_by = _run_detector(args, options, truth, protocol, console)
         predictions = found.predictions
         if failed:
             notes.append(f"{failed:,} pictures could not be read; they count as pictures without detections")
@@ -98,12 +106,12 @@ def _evaluate(args: argparse.Namespace) -> int:
 
         classes = [c for c in args.classes.split(",") if c.strip()]
         try:
-            if found is not None:
+            if found is not None and found.scored is not None:
                 found = replace(found, scored=of_classes(truth, found.scored, classes)[1])
             truth, predictions = of_classes(truth, predictions, classes)
         except ValueError as error:
             raise UsageError(f"--classes: {error}") from error
-    scored = _score(args, options, protocol, title, truth, predictions, notes, found)
+    scored = _score(args, options, protocol, title, truth, predictions, notes, found, made_by)
     _print(args, scored)
     if args.report is not None:
         _write_report(args, scored)
@@ -141,12 +149,12 @@ def _as_detected(truth: GroundTruth, console: Console, notes: list[str]) -> Grou
 
 def _run_detector(
     args: argparse.Namespace, options: EvalOptions, truth: GroundTruth, protocol: str, console: Console
-) -> tuple[int, Found]:
-    """Return how many pictures failed, and what the detector finds on all others."""
+) -> tuple[int, Found, str]:
+    """Return how many pictures failed, what the detector finds on all others, and what detector it is."""
     import tempfile
 
     from eval.analysis import iou_thresholds
-    from eval.detector_run import detect_all, evaluation_options, found_in
+    from eval.detector_run import detect_all, evaluation_options, found_in, picture_digests, truth_key
     from eval.prediction_store import PredictionStore
 
     try:
@@ -155,25 +163,32 @@ def _run_detector(
         detect = evaluation_options(replace(detect, **chosen))
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    parameters = _parameters(detect, options, truth)
+    parameters = _parameters(detect)
     with contextlib.ExitStack() as stack:
         path = args.out
         if path is None and options.data:
-            digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:8]
+            asked = json.dumps([parameters, truth.names, truth.class_names], sort_keys=True)
+            digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
             path = Path("detected") / f"predictions-{Path(detect.model).stem}-{options.split}-{digest}.parquet"
             console.note(f"predictions go to {path}; the same command goes on where it was stopped (--out FILE)")
         if path is None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "predictions.parquet"
-        store = stack.enter_context(contextlib.closing(PredictionStore(path, parameters, truth.class_names)))
+        thresholds = iou_thresholds(truth, protocol, args.iou)
+        key, digests = truth_key(truth, thresholds), picture_digests(truth)
+        store = PredictionStore(path, parameters, truth.class_names, key, digests)
+        stack.enter_context(contextlib.closing(store))
         for part in store.damaged:
             console.notice(f"{part} was damaged and is thrown away; its pictures are computed again")
-        failed = detect_all(truth, iou_thresholds(truth, protocol, args.iou), detect, store, console)
+        if not store.witnessed:
+            console.note(f"{path} was made with other boxes or thresholds; misses are told apart less finely")
+        failed = detect_all(truth, thresholds, detect, store, console)
         if not failed:
             store.finish()
-        return failed, found_in(store.table(), truth)
+        made_by = f"{detect.model}, proposals {detect.proposals}, weights {parameters['weights'] or 'downloaded'}"
+        return failed, found_in(store.table(), truth, store.witnessed), made_by
 
 
-def _parameters(detect: DetectOptions, options: EvalOptions, truth: GroundTruth) -> dict[str, str | int | float]:
+def _parameters(detect: DetectOptions) -> dict[str, str | int | float]:
     """Return all that decides about the predictions."""
     from detector.weights import file_digest, find_model
 
@@ -182,8 +197,7 @@ def _parameters(detect: DetectOptions, options: EvalOptions, truth: GroundTruth)
         weights = file_digest(model) if model.file else ""
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    pictures = hashlib.sha256("\n".join(truth.names).encode()).hexdigest()[:16]
-    return {**asdict(detect), "weights": weights[:16], "split": options.split, "pictures": pictures}
+    return {**asdict(detect), "weights": weights[:16]}
 
 
 def _score(
@@ -195,6 +209,7 @@ def _score(
     predictions: Predictions,
     notes: list[str],
     found: Found | None,
+    made_by: str,
 ) -> _Scored:
     from eval.bootstrap import bootstrap
     from eval.protocols import evaluate
@@ -207,7 +222,7 @@ def _score(
     if args.resamples is None and len(predictions) > MANY:
         resamples = min(resamples, FEWER)
     intervals = bootstrap(evaluation, truth, predictions, resamples, options.seed) if resamples else None
-    return _Scored(title, truth, predictions, evaluation, intervals, notes, found)
+    return _Scored(title, truth, predictions, evaluation, intervals, notes, found, made_by)
 
 
 def _print(args: argparse.Namespace, scored: _Scored) -> None:
@@ -244,6 +259,7 @@ def _write_report(args: argparse.Namespace, scored: _Scored) -> None:
         _analysis(args, scored),
         scored.notes,
         scored.found,
+        (("predictions of", scored.made_by), ("googlenet-rcnn", __version__)),
     )
 
 

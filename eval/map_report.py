@@ -22,7 +22,7 @@ def error_analysis(
     truth: GroundTruth, predictions: Predictions, evaluation: Evaluation, found: Found | None, iou: float | None
 ) -> Analysis:
     """Return the errors; what a run of the detector has `found` besides tells the misses apart more finely."""
-    if found is None:
+    if found is None or found.proposals is None:
         return analyse(truth, predictions, evaluation, iou=iou)
     return analyse(truth, predictions, evaluation, iou=iou, proposals=found.proposals, raw=found.scored)
 
@@ -43,7 +43,7 @@ def errors_as_text(analysis: Analysis) -> str:
 def proposal_recall(truth: GroundTruth, found: Found) -> RecallCurves:
     """Return how much of the ground truth the proposals of a run cover, from the best one of each box."""
     overlaps = np.zeros((1, len(truth)), np.float32)
-    for index, boxes in found.proposals.items():
+    for index, boxes in (found.proposals or {}).items():
         rows = truth.of_picture(index)
         overlaps[:, rows] = best_overlaps(truth.boxes[rows].astype(np.float32), boxes, [len(boxes)])
     overlaps = overlaps[:, ~truth.crowd]
@@ -63,6 +63,7 @@ def write_map_report(
     analysis: Analysis,
     notes: list[str],
     found: Found | None,
+    provenance: tuple[tuple[str, str], ...] = (),
 ) -> None:
     """Write the report as one HTML file. Raises: OSError."""
     content = ReportContent(
@@ -75,5 +76,6 @@ def write_map_report(
         analysis=analysis,
         recall=proposal_recall(truth, found) if found is not None and found.proposals else None,
         notes=tuple(notes),
+        provenance=provenance,
     )
     write_report(path, content)

@@ -53,7 +53,7 @@ def match(
     keys = _keys(predictions.labels, predictions.pictures, len(truth.names))
     truth_keys = _keys(truth.labels, truth.pictures, len(truth.names))
     by_key = np.argsort(truth_keys, kind="stable")
-    if rule == BEST_FREE_OR_CROWD:  # what counts comes first, as in COCO
+    if rule != BEST:  # what counts comes first, as in COCO
         by_key = np.lexsort((ignored, truth_keys))
     outcome = np.full(len(predictions), FALSE_POSITIVE, np.int8)
     if uncounted is not None:
@@ -108,7 +108,7 @@ def _match(
         own = (x2 - x1) * (y2 - y1)
         while place < len(rows) and truth_keys[place] == key:
             other = rows[place]
-            if rule == BEST_FREE_OR_CROWD and best >= 0 and ignored[other] and not ignored[rows[best]]:
+            if rule != BEST and best >= 0 and ignored[other] and not ignored[rows[best]]:
                 break  # a box that counts has been found
             if rule == BEST or free[place] or (rule == BEST_FREE_OR_CROWD and crowd[other]):
                 width = min(x2, truth_boxes[other, 2]) - max(x1, truth_boxes[other, 0])

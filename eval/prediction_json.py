@@ -66,6 +66,8 @@ def _parsed(path: Path) -> Any:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}; the file is damaged or cut off") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; the file is damaged") from None
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply to be a results file") from None
 

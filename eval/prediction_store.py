@@ -7,6 +7,7 @@ that reaches it. What was asked for, the class names and the finished pictures s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -44,10 +45,21 @@ class PredictionStore:
     """The predictions of one run on one data set: those in its file, and those in the folder FILE.parts beside it.
 
     `done`: the names of the finished pictures, with or without predictions. A part appears complete or not at all.
+    `witnessed`: whether the rows for the analysis are there; those of other ground truth or thresholds are left out.
     """
 
-    def __init__(self, path: Path, parameters: Parameters, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        parameters: Parameters,
+        class_names: Sequence[str],
+        truth_key: str = "",
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
         """Take what earlier runs have left; `damaged` then names the parts that were thrown away.
+
+        `truth_key` stands for the ground truth and the thresholds that the rows for the analysis depend on; `digests`
+        for the pictures by name: one that has changed since is not taken as finished.
 
         Raises: OtherRunError for other `parameters`; ValueError for a damaged `path`; BlockingIOError while another run
         writes it; OSError.
@@ -56,8 +68,11 @@ class PredictionStore:
         self.folder = path.with_name(path.name + ".parts")
         self.done: set[str] = set()
         self.damaged: list[Path] = []
-        self._parameters = json.dumps(dict(parameters), sort_keys=True)
+        self.witnessed = True
+        self._parameters = json.dumps({**parameters, "classes": _digest(class_names)}, sort_keys=True)
         self._class_names = json.dumps(list(class_names))
+        self._truth_key = truth_key
+        self._digests = digests or {}
         self._tables: list[pa.Table] = []
         self._waiting: list[pa.Table] = []
         self._finished: list[str] = []
@@ -88,12 +103,16 @@ class PredictionStore:
             self.damaged.append(part)
 
     def _take(self, path: Path) -> None:
+        with path.open("rb"):  # a file that cannot be opened is not a damaged one
+            pass
         try:
-            table = pq.read_table(path)
+            table = pq.ParquetFile(path, page_checksum_verification=True).read()
             metadata = table.schema.metadata or {}
-            parameters, pictures = (metadata[key].decode() for key in (b"parameters", b"pictures"))
-            names = json.loads(pictures)
-        except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+            keys = (b"parameters", b"pictures", b"truth")
+            parameters, pictures, truth_key = (metadata[key].decode() for key in keys)
+            names: dict[str, str] = json.loads(pictures)
+            table = table.cast(pa.schema(COLUMNS))
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{path}: not a file of predictions of this command, or a damaged one; remove it"
             ) from error
@@ -102,7 +121,11 @@ class PredictionStore:
                 f"{path} was made with other options ({_difference(parameters, self._parameters)}); remove it, or name "
                 "another file with --out"
             )
-        new = [name for name in names if name not in self.done]
+        if truth_key != self._truth_key:
+            self.witnessed = False
+            table = table.filter(pc.equal(table["role"], DETECTION))
+        same = [name for name, digest in names.items() if self._digests.get(name, digest) == digest]
+        new = [name for name in same if name not in self.done]
         if len(new) < len(names):
             table = table.filter(pc.is_in(table["picture"].cast(pa.string()), value_set=pa.array(new, pa.string())))
         self._tables.append(table)
@@ -130,7 +153,7 @@ class PredictionStore:
         """Write what is not on the disk yet. Raises: OSError, what is there being kept."""
         if not self._finished:
             return
-        number = 1 + max((int(p.stem) for p in self.folder.glob("[0-9]*.parquet")), default=0)
+        number = 1 + max((int(p.stem) for p in self.folder.glob("*.parquet") if p.stem.isdecimal()), default=0)
         table = self._marked(pa.concat_tables(self._waiting), self._finished)
         _write(self.folder / f"{number:06d}.parquet", table)
         self._tables.append(table)
@@ -139,7 +162,7 @@ class PredictionStore:
     def table(self) -> pa.Table:
         """Return all rows."""
         parts = [t.replace_schema_metadata(None) for t in (*self._tables, *self._waiting)]
-        parts.append(pa.table({name: pa.array([], kind) for name, kind in COLUMNS.items()}))
+        parts.append(pa.schema(COLUMNS).empty_table())
         return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 
     def finish(self) -> None:
@@ -159,13 +182,25 @@ class PredictionStore:
 
     def _marked(self, table: pa.Table, pictures: list[str]) -> pa.Table:
         return table.replace_schema_metadata(
-            {"parameters": self._parameters, "class_names": self._class_names, "pictures": json.dumps(pictures)}
+            {
+                "parameters": self._parameters,
+                "class_names": self._class_names,
+                "pictures": json.dumps({name: self._digests.get(name, "") for name in pictures}),
+                "truth": self._truth_key,
+            }
         )
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a file of predictions is that of a run of the detector, with what its analysis needs."""
-    return path.suffix == ".parquet" and "role" in pq.read_schema(path).names
+def is_witnessed(path: Path, truth_key: str) -> bool:
+    """Return whether a file of predictions is that of a run, with the rows that an analysis by `truth_key` needs."""
+    if path.suffix != ".parquet":
+        return False
+    schema = pq.read_schema(path)
+    return "role" in schema.names and (schema.metadata or {}).get(b"truth") == truth_key.encode()
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()[:16]
 
 
 def _difference(old: str, new: str) -> str:
@@ -177,5 +212,5 @@ def _difference(old: str, new: str) -> str:
 
 def _write(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     write_bytes_atomic(path, sink.getvalue().to_pybytes())

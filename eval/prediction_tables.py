@@ -31,7 +31,7 @@ def read_csv(path: Path, truth: GroundTruth) -> Columns:
         )
     except pa.ArrowInvalid as error:
         raise ValueError(_first_wrong_line(path) or f"{path}: {_arrow_reason(error)}") from None
-    return _from_table(path, table, lambda row: f"line {row + 2}")
+    return _from_table(path, table, lambda row: f"row {row + 1}")
 
 
 def _first_wrong_line(path: Path) -> str | None:
@@ -66,7 +66,7 @@ def read_parquet(path: Path, truth: GroundTruth) -> Columns:
     with path.open("rb"):  # says what is wrong in the words of the system
         pass
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path}: not a Parquet file, or a damaged one ({_arrow_reason(error)})") from None
     if "role" in table.column_names:  # the file of a run: what was kept for the analysis is no prediction
@@ -77,6 +77,10 @@ def read_parquet(path: Path, truth: GroundTruth) -> Columns:
 def _from_table(path: Path, table: Any, where: Callable[[int], str]) -> Columns:
     """Return the columns of a table that has picture or image_id, class or label, score, x1, y1, x2, y2."""
     import pyarrow as pa
+
+    twice = next((name for name in table.column_names if table.column_names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path}: two columns are named {twice}; leave one")
 
     def column(*names: str) -> Any:
         present = [name for name in names if name in table.column_names]

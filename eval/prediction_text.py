@@ -52,23 +52,23 @@ def _numbers(path: Path, names: tuple[str, ...], whole: tuple[str, ...]) -> dict
 def _numbers_by_line(path: Path, data: bytes, names: tuple[str, ...], whole: tuple[str, ...]) -> dict[str, Any]:
     rows: list[list[float]] = []
     lines: list[int] = []
-    for number, line in enumerate(data.splitlines(), start=1):
+    for line_number, line in enumerate(data.splitlines(), start=1):
         words = line.split()
         if not words:
             continue
-        where = f"{path}, line {number}"
+        where = f"{path}, line {line_number}"
         if len(words) != len(names):
             raise ValueError(f"{where}: {len(words)} columns; {len(names)} are needed: {' '.join(names)}")
         values: list[float] = []
         for name, word in zip(names, words, strict=True):
             text = word.decode("utf-8", "backslashreplace")
             try:
-                values.append(int(text) if name in whole else float(text))
+                values.append(whole_number(text) if name in whole else number(text))
             except ValueError:
                 kind = "a whole number" if name in whole else "a number"
                 raise ValueError(f"{where}: {name} is '{text[:40]}', not {kind}") from None
         rows.append(values)
-        lines.append(number)
+        lines.append(line_number)
     table = list(zip(*rows, strict=True)) or [()] * len(names)
     columns: dict[str, Any] = {
         name: np.array(column, np.int64 if name in whole else np.float64)
@@ -76,6 +76,20 @@ def _numbers_by_line(path: Path, data: bytes, names: tuple[str, ...], whole: tup
     }
     columns["line"] = np.array(lines, np.int64)
     return columns
+
+
+def number(text: str) -> float:
+    """Return the number that `text` writes in ASCII; Python itself would take 1_0 for 10. Raises: ValueError."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return float(text)
+
+
+def whole_number(text: str) -> int:
+    """Return the whole number that `text` writes in ASCII, if 64 bits hold it. Raises: ValueError."""
+    if "_" in text or not text.isascii() or not -(2**63) <= int(text) < 2**63:
+        raise ValueError(text)
+    return int(text)
 
 
 def read_voc(path: Path, truth: GroundTruth) -> Columns:
@@ -94,18 +108,21 @@ def _voc_text(path: Path, truth: GroundTruth) -> Columns | None:
         raise ValueError(f"{path}: its name ends in none of the classes; VOC result files are named ..._CLASS.txt")
     name = max(fitting, key=len)  # "hot dog", not "dog", for ..._hot_dog.txt
     names, rows = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="backslashreplace").splitlines(), start=1):
+    for line_number, line in enumerate(
+        path.read_text(encoding="utf-8", errors="backslashreplace").splitlines(), start=1
+    ):
         words = line.split()
         if not words:
             continue
         if len(words) != len(VOC_COLUMNS):
             raise ValueError(
-                f"{path}, line {number}: {len(words)} columns; {len(VOC_COLUMNS)} are needed: {' '.join(VOC_COLUMNS)}"
+                f"{path}, line {line_number}: {len(words)} columns; {len(VOC_COLUMNS)} are needed: "
+                f"{' '.join(VOC_COLUMNS)}"
             )
         try:
-            rows.append([number, *map(float, words[1:])])
+            rows.append([line_number, *map(number, words[1:])])
         except ValueError:
-            raise ValueError(f"{path}, line {number}: not all of {' '.join(words[1:])[:60]} are numbers") from None
+            raise ValueError(f"{path}, line {line_number}: not all of {' '.join(words[1:])[:60]} are numbers") from None
         names.append(words[0])
     table = np.array(rows, np.float64).reshape(-1, 6)
     boxes = table[:, 2:].copy()

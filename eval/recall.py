@@ -153,16 +153,15 @@ def _described(args: argparse.Namespace) -> str:
 
 def _counts(text: str) -> tuple[int, ...]:
     """Return the numbers of boxes of `10,100,all`, rising, each once; raise UsageError."""
+    from detector.datasets.checks import natural, short
     from eval.recall_tables import ALL
 
     found = set()
     for word in text.split(","):
-        if word.strip() == "all":
-            found.add(ALL)
-        elif word.strip().isdecimal() and int(word) > 0:
-            found.add(min(int(word), ALL))
-        else:
-            raise UsageError(f"--boxes takes numbers of at least 1 and all, with commas between; got '{text}'")
+        count = ALL if word.strip() == "all" else natural(word.strip())
+        if not count:
+            raise UsageError(f"--boxes takes numbers of at least 1 and all, with commas between; got '{short(text)}'")
+        found.add(count)
     return tuple(sorted(found))
 
 

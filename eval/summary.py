@@ -40,7 +40,7 @@ def as_text(
             f"{len(present):,} that have some",
             "",
         ]
-    spread = f"   95 % interval {_percent(intervals.mean[0])} .. {_percent(intervals.mean[1])}" if intervals else ""
+    spread = f"   95 % interval {_spread(list(intervals.mean))}" if intervals else ""
     lines += [f"mAP                  {_percent(evaluation.mean_ap):>6} %{spread}"]
     lines += [f"median AP            {_percent(evaluation.median_ap):>6} %"]
     if len(present) < classes:

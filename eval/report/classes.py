@@ -59,7 +59,8 @@ def classes_section(content: ReportContent) -> Html:
         if intervals is not None:
             low, high = intervals.per_class[label - 1].tolist()
             interval = (low, high)
-            sure = element("span", f"{percent(low, 0)} to {percent(high, 0)}", class_="more")
+            known = low == low and high == high
+            sure = element("span", f"{percent(low, 0)} to {percent(high, 0)}" if known else "–", class_="more")
         recall = evaluation.curve(label)[0]
         reached = float(recall[-1]) if len(recall) else 0.0
         name = evaluation.class_names[label - 1]

@@ -35,7 +35,8 @@ class ReportContent:
 
     title and data (one sentence on the data set and the detector) stand at the head; notes are lines that change how
     the numbers are to be read; the pictures are read from `truth.paths`, up to `examples` of them for each of three
-    rows (0: none); when: a date to print, or None, so that the same input gives the same bytes.
+    rows (0: none); when: a date to print, or None, so that the same input gives the same bytes; provenance: what made
+    the report, (name, value) each, such as the detector, the file of the predictions, the version.
     """
 
     title: str
@@ -49,3 +50,4 @@ class ReportContent:
     notes: tuple[str, ...] = ()
     examples: int = 6
     when: str | None = None
+    provenance: tuple[tuple[str, str], ...] = ()

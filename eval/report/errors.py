@@ -6,25 +6,28 @@ import numpy as np
 
 from detector.datasets.ground_truth import Doubles, Longs
 from eval.analysis import Analysis
+from eval.confusion import best_score
 from eval.misses import BADLY_LOCALISED, BELOW_THRESHOLD, MISCLASSIFIED, NO_PROPOSAL, NOT_FOUND, SUPPRESSED
 from eval.report.charts import PERCENT_TICKS, SLOTS, Axis, bar_cell, chart, legend, line, line_path, spoken
+from eval.report.conditions import at_least, reaching, touching_iou
 from eval.report.content import RecallCurves, ReportContent
 from eval.report.markup import Html, element, joined, name_of, percent
+from eval.report.reading import unlike_map
 from eval.report.tables import Column, cell, table
 
 MOST_PAIRS = 20
 WITHOUT_ANALYSIS = "The errors were not analysed for this report."
 MEANINGS = {
-    "duplicate": "the object had been found already, by a better prediction",
-    "localisation": "the right class, but the box overlaps the object too little",
-    "similar class": "on an object of a class with the same parent in the hierarchy",
-    "other class": "on an object of another class",
-    "background": "on no object of these classes",
-    NO_PROPOSAL: "no proposal of the picture overlaps it enough",
-    SUPPRESSED: "a box of its class was there, and was lost among its neighbours",
-    MISCLASSIFIED: "a wrong prediction of another class is there",
-    BADLY_LOCALISED: "a wrong prediction of its class touches it, but overlaps too little",
-    BELOW_THRESHOLD: "a proposal was there, but no prediction came of it",
+    "duplicate": "reaches an object of its class that another prediction had found",
+    "localisation": "touches an object of its class, but does not reach it",
+    "similar class": "touches an object of a class with the same parent in the hierarchy",
+    "other class": "touches an object of another class",
+    "background": "touches no object",
+    NO_PROPOSAL: "no proposal of the picture reaches it",
+    SUPPRESSED: "a box of its class reaches it, but was lost among its neighbours",
+    MISCLASSIFIED: "a wrong prediction of another class reaches it",
+    BADLY_LOCALISED: "a wrong prediction of its class touches it, but does not reach it",
+    BELOW_THRESHOLD: "a proposal reaches it, but no prediction came of it",
     NOT_FOUND: "no prediction explains why",
 }
 
@@ -34,20 +37,28 @@ def errors_section(content: ReportContent) -> Html:
     analysis = content.analysis
     if analysis is None:
         return element("p", WITHOUT_ANALYSIS)
-    text = (
-        "What mAP would gain were all errors of one kind fixed and nothing else. The gains do not add up: one fix "
-        "often uncovers another error."
+    evaluation = content.evaluation
+    conditions = (
+        f"Predictions of every score count here. A box touches an object from IoU {touching_iou(evaluation):g} on, and "
+        f"reaches it at {reaching(evaluation)}. The confusions further below can be fewer: they ask for a box that "
+        "reaches the object, and for a score."
     )
-    if analysis.protocol not in ("ilsvrc", "voc10"):
-        text += " AP of all points at the loosest IoU is meant here, whatever the protocol."
+    text = (
+        "The gain is what mAP would rise by were all errors of one kind fixed and nothing else. The gains do not add "
+        f"up: one fix often uncovers another error. {unlike_map(evaluation)}".rstrip()
+    )
+    gains = np.concatenate([analysis.false_positive_map_gains, analysis.miss_map_gains])
+    highest = max(float(np.nanmax(gains, initial=0.0)), 1e-9)  # one scale for both tables
     return joined(
         [
+            element("p", conditions),
             element("p", text),
             _kinds(
                 "False positives by kind",
                 analysis.false_positive_kinds,
                 analysis.false_positives.sum(axis=0),
                 analysis.false_positive_map_gains,
+                highest,
                 "false-positives",
             ),
             _kinds(
@@ -55,15 +66,18 @@ def errors_section(content: ReportContent) -> Html:
                 analysis.miss_kinds,
                 analysis.misses.sum(axis=0),
                 analysis.miss_map_gains,
+                highest,
                 "misses",
             ),
         ]
     )
 
 
-def _kinds(caption: str, kinds: tuple[str, ...], counts: Longs, gains: Doubles, identifier: str) -> Html:
+def _kinds(
+    caption: str, kinds: tuple[str, ...], counts: Longs, gains: Doubles, highest: float, identifier: str
+) -> Html:
+    """Return the table of kinds; `highest` is the gain whose bar is as wide as its cell."""
     total = max(int(counts.sum()), 1)
-    highest = max(float(np.nanmax(gains, initial=0.0)), 1e-9)
     rows = []
     for kind, count, gain in zip(kinds, counts.tolist(), gains.tolist(), strict=True):
         meaning = MEANINGS.get(kind)
@@ -87,22 +101,29 @@ def confusion_section(content: ReportContent) -> Html:
     analysis = content.analysis
     if analysis is None:
         return element("p", WITHOUT_ANALYSIS)
-    pairs = confused_pairs(analysis)
+    evaluation, pairs = content.evaluation, confused_pairs(analysis)
     if np.isinf(analysis.confusion_score):
         return element("p", "No prediction is right, so there is no score at which confusions could be counted.")
+    scores = content.predictions.scores
     text = (
-        f"Objects that no right prediction took and a wrong one of another class did, among the predictions of at "
-        f"least {analysis.confusion_score:.3g}."
+        "Objects that no right prediction took and that a wrong one of another class reaches "
+        f"({reaching(evaluation)}), among the predictions {at_least(analysis.confusion_score, scores)}"
+    )
+    if analysis.confusion_score == best_score(scores, evaluation.matches):
+        text += " (the F1 threshold, explained at the end)"
+    text += (
+        f". The errors above count every score, and a mere touch from IoU {touching_iou(evaluation):g} on, so that "
+        "their numbers can be larger."
     )
     intro = element("p", text)
     if not pairs:
-        return joined([intro, element("p", "No class is taken for another.")])
+        return joined([intro, element("p", "Under these conditions no class is taken for another.")])
     rows = [
         (
             cell(name_of(analysis.class_names[true - 1]), head=True),
             cell(name_of(analysis.class_names[predicted - 1])),
             cell(f"{count:,}", count, "figure"),
-            cell(percent(share), share, "figure"),
+            cell(percent(share), share, "figure wide"),
         )
         for true, predicted, count, share in pairs
     ]
@@ -110,9 +131,11 @@ def confusion_section(content: ReportContent) -> Html:
         Column("Object"),
         Column("Taken for"),
         Column("Times", "figure"),
-        Column("% of the objects", "figure"),
+        Column("% of the objects", "figure wide"),
     )
-    return joined([intro, table("The most frequent confusions", columns, rows, "confusions")])
+    total = int(analysis.confusion[1:, 1:].sum() - np.trace(analysis.confusion[1:, 1:]))
+    caption = f"Confusions: {total:,}" + (f", the {MOST_PAIRS} most frequent pairs" if len(pairs) == MOST_PAIRS else "")
+    return joined([intro, table(caption, columns, rows, "confusions")])
 
 
 def confused_pairs(analysis: Analysis) -> list[tuple[int, int, int, float]]:

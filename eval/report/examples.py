@@ -16,6 +16,8 @@ from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.draw import place_plates
 from detector.images import ImageError, RgbImage, read_image
 from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
+from eval.predictions import Predictions
+from eval.report.conditions import at_least
 from eval.report.content import ReportContent
 from eval.report.markup import Html, counted, element, joined, name_of, number, percent, shortened
 from eval.report.pictures import PictureScores, best_pictures, confident_errors, score_pictures, worst_pictures
@@ -83,7 +85,7 @@ def examples_section(content: ReportContent) -> Html:
         ("The worst", "Pictures of the lowest score, of equal ones those with the most errors.", worst_read),
         ("Most confident and wrong", "The false positives of the highest scores, one a picture.", wrong_read),
     )
-    parts = [element("p", _how(scores)), _box_legend()]
+    parts = [element("p", _how(scores, content.predictions)), _box_legend()]
     for title, text, pairs in rows:
         figures = [_figure(candidate, image, content, scores) for candidate, image in pairs]
         parts += [element("h3", title), element("p", text if figures else "None.")]
@@ -95,13 +97,14 @@ def examples_section(content: ReportContent) -> Html:
     return joined(parts)
 
 
-def _how(scores: PictureScores) -> str:
+def _how(scores: PictureScores, predictions: Predictions) -> str:
     what = "The score of a picture is its F1, 2 hits / (2 hits + wrong + missed), "
     if np.isinf(scores.threshold):
         return what + "with all predictions left out, as no prediction is right."
     return (
-        f"{what}among the predictions of at least {scores.threshold:.3g}: the one threshold for all classes that makes "
-        "F1 largest over the whole data set. Only those predictions are drawn, and the one that a picture is shown for."
+        f"{what}among the predictions {at_least(scores.threshold, predictions.scores)}: the one threshold for all "
+        "classes that makes F1 largest over the whole data set. Only those predictions are drawn, and the one that a "
+        "picture is shown for."
     )
 
 

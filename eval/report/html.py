@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from detector.files import write_bytes_atomic
-from eval.protocols import TITLES
+from eval.protocols import title as protocol_title
 from eval.report.classes import classes_section, curves_section
 from eval.report.content import ReportContent
 from eval.report.errors import confusion_section, errors_section, recall_section
 from eval.report.examples import examples_section
-from eval.report.markup import Html, element, joined
+from eval.report.markup import Html, element, name_of
+from eval.report.reading import reading_section
 from eval.report.summary import summary_section
-
-READING = (
-    (
-        "IoU",
-        "The area that two boxes share over the area that they cover together. A prediction is right when its class is "
-        "right, the object was still free, and their IoU reaches the threshold of the protocol.",
-    ),
-    (
-        "AP, average precision",
-        "Over the predictions of one class by falling score: the area below precision over recall, as the protocol "
-        "takes it. mAP is its mean over the classes.",
-    ),
-    (
-        "Precision-recall curves",
-        "Drawn with the best precision at this recall or a higher one, at the loosest IoU of the protocol. A curve "
-        "ends at the highest recall that its class reaches.",
-    ),
-)
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -59,7 +43,7 @@ def render(content: ReportContent) -> str:
         element("title", content.title),
         element("style", style),
     )
-    protocol = TITLES.get(content.evaluation.protocol, content.evaluation.protocol)
+    protocol = protocol_title(content.evaluation)
     links = [element("li", element("a", title, href=f"#{name}")) for name, title, _ in sections]
     body = element(
         "body",
@@ -69,6 +53,7 @@ def render(content: ReportContent) -> str:
             element("h1", element("bdi", content.title)),
             element("p", element("bdi", content.data)),
             element("p", f"Protocol: {protocol}" + (f". {content.when}" if content.when else ""), class_="more"),
+            _provenance(content.provenance),
         ),
         element("nav", element("ul", *links), aria_label="Sections"),
         element("main", *[_section(*each) for each in sections], id="main", tabindex=-1),
@@ -89,9 +74,14 @@ def _sections(content: ReportContent) -> list[tuple[str, str, Html]]:
     if content.recall is not None:
         sections.append(("proposals", "Proposals", recall_section(content.recall)))
     sections.append(("examples", "Examples", examples_section(content)))
-    terms = [joined([element("dt", term), element("dd", text)]) for term, text in READING]
-    sections.append(("reading", "How to read this", element("dl", *terms, class_="terms")))
+    sections.append(("reading", "How to read this", reading_section(content)))
     return sections
+
+
+def _provenance(rows: Sequence[tuple[str, str]]) -> Html:
+    """Return what made the report as a list of names and values."""
+    pairs = [element("div", element("dt", name_of(name)), element("dd", name_of(value))) for name, value in rows]
+    return element("dl", *pairs, class_="provenance") if pairs else Html("")
 
 
 def _section(name: str, title: str, body: Html) -> Html:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from eval.protocols import TITLES
 from eval.report.content import ReportContent
 from eval.report.markup import Html, counted, element, joined, name_of, percent
 from eval.report.tables import Column, cell, table
@@ -46,8 +45,7 @@ def summary_section(content: ReportContent) -> Html:
             for name, value in evaluation.metrics.items()
         ]
         columns = (Column("Metric"), Column("Value", "figure"))
-        caption = f"Metrics of {TITLES.get(evaluation.protocol, evaluation.protocol)}"
-        parts.append(table(caption, columns, rows, "metrics"))
+        parts.append(table("Metrics of the protocol", columns, rows, "metrics"))
     return joined(parts)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from eval.report.markup import Html, element
 
+TALLEST = 40  # rows of a table that are shown without an inner scroll bar
+
 
 @dataclass(frozen=True)
 class Column:
@@ -27,7 +29,7 @@ def cell(text: str, value: float | str | None = None, style: str = "", head: boo
 def table(
     caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Html]], identifier: str, tall: bool = False
 ) -> Html:
-    """Return a table in a frame that scrolls, by keyboard too; `tall` bounds its height."""
+    """Return a table in a frame that scrolls, by keyboard too; `tall` bounds its height beyond TALLEST rows."""
     heads = [element("th", c.title, scope="col", class_=c.style or None, data_sort=c.sort or None) for c in columns]
     body = [element("tr", *cells) for cells in rows]
     whole = element(
@@ -40,7 +42,7 @@ def table(
     return element(
         "div",
         whole,
-        class_="scroll tall" if tall else "scroll",
+        class_="scroll tall" if tall and len(body) > TALLEST else "scroll",
         role="region",
         tabindex=0,
         aria_labelledby=f"{identifier}-caption",

@@ -124,6 +124,44 @@ def test_classes_restrict_the_score(few: Path, tmp_path: Path, capsys: pytest.Ca
     assert "did you mean 'dog'?" in capsys.readouterr().err
 
 
+def test_beyond_many_predictions_fewer_resamples(
+    few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.map.MANY", 3)
+    found = perfect(few, tmp_path / "perfect.txt")
+    found.write_text(found.read_text() * 2)
+    args = ["--data", str(few), "--predictions", str(found), "--json"]
+    assert main(args) == 0
+    assert json.loads(capsys.readouterr().out)["resamples"] == 200
+    assert main([*args, "--resamples", "300"]) == 0
+    assert json.loads(capsys.readouterr().out)["resamples"] == 300
+
+
+def test_a_run_is_not_taken_for_that_of_other_pictures_or_boxes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = data_of(tmp_path / "data", 1)
+    args = ["--data", str(data), "--json", "--resamples", "0", "--errors"]
+    assert main(args) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main([*args, "--iou", "0.3"]) == 0  # the predictions stay, what the analysis needs does not
+    again = capsys.readouterr()
+    assert "was made with other boxes or thresholds" in again.err
+    assert "not found" in json.loads(again.out)["errors"]["missed"]
+    assert main(args) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    picture = next(data.parent.glob("*.jpg"))
+    other = next(p for p in samples_folder().glob("*.jpg") if p.name != picture.name)
+    picture.write_bytes(other.read_bytes())
+    document = json.loads(data.read_text())
+    document["images"][0] |= {"width": 10_000, "height": 10_000}
+    data.write_text(json.dumps(document))
+    assert main(args) == 0
+    changed = json.loads(capsys.readouterr().out)
+    assert changed["predictions"] != first["predictions"]
+
+
 @pytest.mark.slow
 def test_without_data_the_samples_are_scored_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -205,6 +243,7 @@ def test_a_damaged_picture_is_skipped_said_and_costs_the_status(
         (["--predictions", "nowhere.txt"], 1, "nowhere.txt: No such file or directory"),
         (["--predictions", "empty.txt"], 1, "empty.txt: no predictions in it"),
         (["--data", "bad.json", "--predictions", "lines.txt"], 1, "bad.json"),
+        (["--predictions", "lines.txt", "--out", "o.parquet"], 2, "--out is for a run of the detector"),
         (["--data", "", "--predictions", "lines.txt"], 2, "--predictions needs --data"),
         (["--config", "bad.toml"], 2, "unknown key 'protocl'; the nearest one is 'protocol'"),
     ],

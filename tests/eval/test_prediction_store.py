@@ -38,9 +38,12 @@ def test_parts_become_one_file_and_are_read_back(tmp_path: Path) -> None:
     assert len(predictions) == 2 and predictions.pictures.tolist() == [1, 1] and notes == []
     again = PredictionStore(path, PARAMETERS, NAMES)
     assert again.done == {"p7", "p3"}
-    found = found_in(again.table(), truth)
+    found = found_in(again.table(), truth, again.witnessed)
     assert found.predictions.labels.tolist() == [1, 1]
-    assert list(found.proposals) == [1] and found.proposals[1].tolist() == [[8, 9, 10, 11]]
+    assert (
+        found.proposals is not None and list(found.proposals) == [1] and found.proposals[1].tolist() == [[8, 9, 10, 11]]
+    )
+    assert found.scored is not None
     assert found.scored.labels.tolist() == [2] and found.scored.boxes.tolist() == [[12, 13, 14, 15]]
     again.close()
     assert not again.folder.exists()
@@ -98,6 +101,81 @@ def test_damaged_parts_are_thrown_away_and_a_damaged_file_is_an_error(tmp_path: 
     path.write_bytes(b"no parquet")
     with pytest.raises(ValueError, match="not a file of predictions of this command, or a damaged one; remove it"):
         PredictionStore(path, PARAMETERS, NAMES)
+
+
+def test_rows_for_the_analysis_of_other_ground_truth_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES, "these boxes")
+    add(store, "p7")
+    store.finish()
+    store.close()
+    same = PredictionStore(path, PARAMETERS, NAMES, "these boxes")
+    assert same.witnessed and len(same.table()) == 4
+    same.close()
+    other = PredictionStore(path, PARAMETERS, NAMES, "other boxes")
+    assert not other.witnessed and len(other.table()) == 2 and other.done == {"p7"}
+    found = found_in(other.table(), ground_truth([], [7]), other.witnessed)
+    assert len(found.predictions) == 2 and found.proposals is None and found.scored is None
+    other.close()
+
+
+def test_a_picture_that_has_changed_is_not_finished(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES, digests={"p7": "a", "p3": "b"})
+    add(store, "p7")
+    add(store, "p3")
+    store.finish()
+    store.close()
+    again = PredictionStore(path, PARAMETERS, NAMES, digests={"p7": "a", "p3": "c"})
+    assert again.done == {"p7"} and set(again.table()["picture"].to_pylist()) == {"p7"}
+    add(again, "p3")
+    again.finish()
+    again.close()
+    assert pq.read_metadata(path).num_rows == 8
+
+
+def test_other_classes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES)
+    add(store, "p7")
+    store.finish()
+    store.close()
+    with pytest.raises(OtherRunError, match="classes"):
+        PredictionStore(path, PARAMETERS, ("cat", "dog", "cow"))
+
+
+def test_a_flipped_byte_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    store = PredictionStore(path, PARAMETERS, NAMES)
+    for i in range(40):
+        add(store, f"p{i}", 5)
+    store.finish()
+    store.close()
+    good = PredictionStore(path, PARAMETERS, NAMES)
+    rows = good.table()
+    good.close()
+    data = path.read_bytes()
+    random = np.random.default_rng(0)
+    silent = 0
+    for place in random.integers(0, len(data), 200):
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << int(random.integers(8)))]) + data[place + 1 :])
+        try:
+            store = PredictionStore(path, PARAMETERS, NAMES)
+        except ValueError:
+            continue
+        silent += not store.table().equals(rows)
+        store.close()
+    assert silent <= 2  # what lies outside the pages, such as the names of pictures in the footer, has no checksum
+
+
+def test_a_part_that_cannot_be_opened_is_kept(tmp_path: Path) -> None:
+    store = PredictionStore(tmp_path / "p.parquet", PARAMETERS, NAMES)
+    part = store.folder / "000001.parquet"
+    part.symlink_to(part)  # ELOOP, also for the super-user
+    store.close()
+    with pytest.raises(OSError):
+        PredictionStore(tmp_path / "p.parquet", PARAMETERS, NAMES)
+    assert part.is_symlink()
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:

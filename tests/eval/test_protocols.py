@@ -98,6 +98,28 @@ def test_blacklisted_pairs_count_neither_way() -> None:
     assert evaluate_ilsvrc(ground_truth(rows, [1, 2]), found).ap[0] == pytest.approx(0.5 * 0.5)
 
 
+def test_a_crowd_counts_neither_way_and_leaves_what_counts() -> None:
+    crowded = ground_truth([(1, 1, (1, 1, 100, 100)), (1, 1, (1, 1, 40, 40))], [1], crowd=[True, False])
+    found = predicted([(1, 1, 0.9, (1, 1, 100, 90)), (1, 1, 0.8, (1, 1, 100, 99)), (1, 1, 0.7, (1, 1, 40, 40))], [1])
+    for protocol in ("ilsvrc", "voc10"):
+        result = evaluate(protocol, crowded, found)
+        assert result.matches.outcome.tolist() == [NOT_COUNTED, NOT_COUNTED, TRUE_POSITIVE]
+        assert result.matches.counted.tolist() == [False, True] and result.ap[0] == 1
+
+
+def test_a_curve_by_name_and_by_label() -> None:
+    truth = ground_truth([(1, 2, (1, 1, 40, 40)), (1, 2, (50, 50, 90, 90))], [1])
+    found = predicted([(1, 2, 0.9, (1, 1, 40, 40)), (1, 2, 0.8, (1, 1, 40, 40))], [1])
+    result = evaluate_ilsvrc(truth, found)
+    recall, precision = result.curve("dog")
+    assert recall.tolist() == [0.5, 0.5] and precision.tolist() == [1, 0.5]
+    assert np.array_equal(result.curve(2)[0], recall)
+    for wrong in ("dgo", 0, 4):
+        with pytest.raises(ValueError, match="unknown class"):
+            result.curve(wrong)
+    assert repr(result) == "Evaluation(ilsvrc, 1 classes with ground truth, mAP 0.5000)"
+
+
 def test_an_inverted_box_is_a_false_positive() -> None:
     truth = ground_truth([(1, 1, (1, 1, 40, 40))], [1])
     found = predicted([(1, 1, 0.9, (40, 1, 1, 40)), (1, 1, 0.8, (1, 1, 40, 40))], [1])

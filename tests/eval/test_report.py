@@ -19,6 +19,7 @@ from eval.predictions import Predictions
 from eval.protocols import evaluate
 from eval.report import RecallCurves, ReportContent, write_report
 from eval.report.charts import LEFT, TOP, envelope, precision_at, step_path
+from eval.report.conditions import at_least
 from eval.report.errors import confused_pairs
 from eval.report.examples import picture_marks
 from eval.report.html import render
@@ -135,9 +136,13 @@ def data_set(
 
 
 def content_of(
-    truth: GroundTruth, predictions: Predictions, protocol: str = "voc10", full: bool = True
+    truth: GroundTruth,
+    predictions: Predictions,
+    protocol: str = "voc10",
+    full: bool = True,
+    iou: float | None = None,
 ) -> ReportContent:
-    evaluation = evaluate(protocol, truth, predictions)
+    evaluation = evaluate(protocol, truth, predictions, iou)
     plain = ReportContent("Title", "A data set.", truth, predictions, evaluation)
     if not full:
         return plain
@@ -145,7 +150,7 @@ def content_of(
     return replace(
         plain,
         intervals=bootstrap(evaluation, truth, predictions, 20, 0),
-        analysis=analyse(truth, predictions, evaluation),
+        analysis=analyse(truth, predictions, evaluation, iou=iou),
         recall=RecallCurves(
             thresholds, (("selective search", 1 - thresholds, 0.5), ("none", thresholds * np.nan, np.nan))
         ),
@@ -157,6 +162,26 @@ A, B, FAR = (0.0, 0.0, 50.0, 50.0), (50.0, 50.0, 100.0, 100.0), (80.0, 0.0, 100.
 OBJECTS = [(0, 1, A), (0, 2, B), (1, 1, A), (1, 1, B)]
 # Of picture 0 both are found; of picture 1 one, with a dog where a cat is; in picture 2 there is nothing.
 FOUND = [(0, 1, 0.9, A), (0, 2, 0.8, B), (1, 1, 0.7, A), (1, 2, 0.95, B), (2, 1, 0.2, FAR)]
+
+
+SCORES = {
+    0.7: "0.7",
+    0.123456: "0.123",
+    8.57e-05: "0.0001",
+    0.00042: "0.0004",
+    1e-30: "of almost any score",
+    0.0: "0",
+    -1e-30: "0",
+    -5.25: "-5.25",
+    1234567.0: "1230000",
+}
+
+
+def bar_widths(text: str, table: str, style: str) -> list[float]:
+    """Return the widths of the bars in the cells of a style of one table."""
+    body = text.split(f'id="{table}"')[1].split("</table>")[0]
+    cells = re.findall(rf'<td class="bar-cell {style}">.*?</td>', body)
+    return [float(re.findall(r'class="fill" width="([\d.]+)"', cell)[0]) for cell in cells]
 
 
 @pytest.fixture
@@ -185,6 +210,90 @@ def test_the_page_is_well_formed_and_says_the_figures(small: ReportContent) -> N
 def test_every_protocol(protocol: str) -> None:
     page = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol=protocol)))
     assert ("AP75" in page.shown) == (protocol == "coco")
+
+
+def test_another_iou_is_said_wherever_an_iou_stands() -> None:
+    page = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol="coco", iou=0.7)))
+    assert "Protocol: COCO, at IoU 0.7" in page.shown
+    assert (
+        "reaches the threshold: 0.7 here" in page.shown and "Gains are of AP over all points at IoU 0.7" in page.shown
+    )
+    assert "to 0.95" not in page.shown and "at ten IoUs" not in page.shown
+    own = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol="coco"))).shown
+    assert "Protocol: COCO, IoU 0.5 to 0.95" in own and "at IoU 0.5, not of the mAP above" in own
+    assert "takes 101 points at ten IoUs" in own
+
+
+@pytest.mark.parametrize(
+    ("protocol", "forgiven", "points"),
+    [("ilsvrc", True, None), ("voc07", False, "11"), ("voc10", False, None), ("coco", False, "101")],
+)
+def test_the_reader_is_told_what_differs_between_protocols(protocol: str, forgiven: bool, points: str | None) -> None:
+    shown = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol=protocol))).shown
+    assert ("small boxes are forgiven 10 pixels" in shown) == forgiven
+    assert ("IoU 0.5 or more, less for small boxes" in shown) == forgiven
+    assert re.findall(r"mAP above, which takes (\d+) points", shown) == [points] * 2 * (points is not None)
+
+
+def test_what_made_the_report_stands_at_its_head(small: ReportContent) -> None:
+    rows = (("Detector", "GoogLeNet"), ("Predictions", "<submission>.txt"))
+    page = checked(render(replace(small, provenance=rows)))
+    inside = [(tag, each) for tag, _, each in page.elements if tag in ("dt", "dd") and "header" in each]
+    assert [tag for tag, _ in inside] == ["dt", "dd"] * 2
+    head = page.shown.split("Skip to the results")[1].split("Summary")[0]
+    assert "Detector GoogLeNet Predictions <submission>.txt" in head
+    assert not [each for each in checked(render(small)).all("dl") if each["class"] == "provenance"]
+
+
+def test_gain_bars_of_both_tables_have_one_scale(small: ReportContent) -> None:
+    analysis = small.analysis
+    assert analysis is not None
+    gains = np.concatenate([analysis.false_positive_map_gains, analysis.miss_map_gains])
+    assert gains[:5].max() != gains[5:].max() and min(gains[:5].max(), gains[5:].max()) > 0
+    text = render(small)
+    widths = bar_widths(text, "false-positives", "gain") + bar_widths(text, "misses", "gain")
+    np.testing.assert_allclose(widths, 100 * gains / gains.max(), atol=0.01)
+
+
+def test_errors_and_confusions_state_their_conditions() -> None:
+    # The dog at IoU 0.25 touches the cat and does not reach it: an error of a similar class, and no confusion.
+    objects = [(0, 1, A), (0, 2, B), (1, 1, A)]
+    found = [(0, 1, 0.9, A), (0, 2, 0.6, B), (1, 2, 0.95, (0.0, 0.0, 25.0, 25.0)), (2, 1, 0.1, FAR)]
+    content = content_of(*data_set(objects, found))
+    assert content.analysis is not None
+    assert content.analysis.false_positives.sum(axis=0).tolist() == [0, 0, 1, 0, 1]
+    shown = checked(render(content)).shown
+    errors, confusions = shown.split(" Errors ")[-1].split(" Confusions ", 1)
+    assert "Predictions of every score count here. A box touches an object from IoU 0.1 on" in errors
+    assert "reaches it at IoU 0.5 or more" in errors
+    assert "reaches (IoU 0.5 or more), among the predictions with a score of at least 0.6" in confusions
+    assert "Under these conditions no class is taken for another." in confusions
+
+
+def test_scores_are_printed_without_exponents() -> None:
+    scores = np.array([-1e9, 1e9])
+    said = {score: at_least(score, scores).removeprefix("with a score of at least ") for score in SCORES}
+    assert said == SCORES
+    assert at_least(8.57e-05, np.array([8.57e-05, 0.5])) == "of any score"
+
+
+def test_an_interval_that_is_not_known_is_one_dash() -> None:
+    # Cats are in two pictures, dogs in one, of whose spread nothing is known.
+    content = content_of(*data_set(OBJECTS, FOUND))
+    assert content.intervals is not None and np.isnan(content.intervals.per_class).tolist() == [[False] * 2, [True] * 2]
+    shown = checked(render(content)).shown
+    rows = shown.split("Average precision by class, with 95 % intervals")[1].split("Precision and recall")[0]
+    assert "– to" not in rows and "to –" not in rows
+    assert re.search(r"dog \d+\.\d – 1 ", rows) and re.search(r"cat \d+\.\d \d+ to \d+ 3 ", rows)
+
+
+@pytest.mark.parametrize(("classes", "boxed"), [(40, False), (41, True)])
+def test_only_a_long_table_of_classes_scrolls_in_itself(classes: int, boxed: bool) -> None:
+    objects = [(0, label, A) for label in range(1, classes + 1)]
+    names = tuple(f"class {label}" for label in range(1, classes + 1))
+    page = checked(render(content_of(*data_set(objects, [(0, 1, 0.5, A)], classes=names), full=False)))
+    frames = [each for each in page.all("div") if each.get("aria-labelledby") == "class-table-caption"]
+    assert [each["class"] for each in frames] == ["scroll tall" if boxed else "scroll"]
 
 
 def test_without_the_optional_parts(small: ReportContent) -> None:
@@ -243,7 +352,9 @@ def test_names_are_text_wherever_they_stand(name: str, tmp_path: Path) -> None:
     )
     plain = content_of(truth, predictions)
     recall = RecallCurves(np.array([0.5, 1.0]), ((name, np.array([1.0, 0.0]), 0.5),))
-    text = render(replace(plain, title=name, data=name, notes=(name,), when=name, recall=recall))
+    text = render(
+        replace(plain, title=name, data=name, notes=(name,), when=name, recall=recall, provenance=((name, name),))
+    )
     page = checked(text)
     assert len(page.all("script")) == 1 and not {"src"} & set(page.all("script")[0])
     assert {str(each["src"])[:15] for each in page.all("img")} == {"data:image/jpeg"}
@@ -376,6 +487,7 @@ def test_envelope_has_the_area_of_ap() -> None:
 def test_confused_pairs(small: ReportContent) -> None:
     assert small.analysis is not None
     assert confused_pairs(small.analysis) == [(1, 2, 1, 1 / 3)]
+    assert "Confusions: 1 Object Taken for" in checked(render(small)).shown
 
 
 def test_recall_curves_of_another_length_are_refused() -> None:
