@@ -159,7 +159,7 @@ def _work(pipe: connection.Connection[Any, Any], search: Search) -> None:
     cv2.setNumThreads(1)
     Image.MAX_IMAGE_PIXELS = None  # --max-pixels is the limit
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about oddities of files that are read all the same
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         logging.getLogger("proposals").setLevel(logging.ERROR)
     search.run(np.random.default_rng(0).integers(0, 256, (10, 100, 3), np.uint8))
     logging.getLogger("proposals").setLevel(logging.ERROR)

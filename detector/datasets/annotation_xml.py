@@ -14,12 +14,22 @@ from xml.parsers import expat
 import numpy as np
 import numpy.typing as npt
 
-from detector.datasets.checks import at, check_boxes, decode, index_files, wrong
+from detector.datasets.checks import (
+    at,
+    check_boxes,
+    check_regular,
+    decode,
+    index_files,
+    natural,
+    read_bytes,
+    real,
+    short,
+    wrong,
+)
 from detector.datasets.ground_truth import GroundTruth
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 XML = (".xml",)
-MAX_DIGITS = 18  # of a number that int64 holds
 
 
 @dataclass(frozen=True)
@@ -51,14 +61,18 @@ class XmlFiles:
         return sorted(self._files.keys() | self._members.keys())
 
     def read(self, name: str) -> tuple[str, bytes] | None:
-        """Return the place, for messages, and the contents of one file; None where there is none. Raises: OSError."""
+        """Return the place, for messages, and the contents of one file; None where there is none.
+
+        Raises: ValueError for a pipe or device; OSError.
+        """
         if name in self._files:
-            return str(self._files[name]), self._files[name].read_bytes()
+            return str(self._files[name]), read_bytes(self._files[name])
         return self._members.get(name)
 
 
 def _read_archive(path: Path) -> dict[str, tuple[str, bytes]]:
     found: dict[str, tuple[str, bytes]] = {}
+    check_regular(path)
     try:
         with tarfile.open(path) as archive:
             for member in archive:
@@ -102,10 +116,11 @@ def parse(data: bytes, place: str) -> Annotation:
 
 
 def _size(root: ElementTree.Element, place: str) -> tuple[int, int]:
-    width, height = (root.findtext(f"size/{side}", "0").strip() for side in ("width", "height"))
-    if not (width.isdecimal() and height.isdecimal() and len(width + height) <= MAX_DIGITS):
-        raise wrong(place, f"<size> says '{width}' x '{height}'", "give whole pixels")
-    return int(width), int(height)
+    said = [root.findtext(f"size/{side}", "0").strip() for side in ("width", "height")]
+    width, height = map(natural, said)
+    if width is None or height is None:
+        raise wrong(place, f"<size> says '{short(said[0])}' x '{short(said[1])}'", "give whole pixels")
+    return width, height
 
 
 def _text(item: ElementTree.Element, tag: str) -> str:
@@ -118,15 +133,15 @@ def _text(item: ElementTree.Element, tag: str) -> str:
 def _number(item: ElementTree.Element, tag: str) -> float:
     text = _text(item, tag)
     try:
-        return float(text)
+        return real(text)
     except ValueError:
-        raise ValueError(f"<{tag}> is '{text}', not a number") from None
+        raise ValueError(f"<{tag}> is '{short(text)}', not a number") from None
 
 
 def _flag(item: ElementTree.Element, tag: str) -> bool:
     text = item.findtext(tag, "0").strip()
     if text not in ("0", "1"):
-        raise ValueError(f"<{tag}> is '{text}', not 0 or 1")
+        raise ValueError(f"<{tag}> is '{short(text)}', not 0 or 1")
     return text == "1"
 
 
@@ -180,7 +195,7 @@ def assemble(
     found = [name for a in annotations for name in a.names]
     for row, name in enumerate(found):
         if name not in labels:
-            raise wrong(place(row), f"unknown class '{name}'", unknown(name))
+            raise wrong(place(row), f"unknown class '{short(name)}'", unknown(name))
     corners = np.array([box for a in annotations for box in a.boxes], np.float64).reshape(-1, 4)
     boxes = half_open(corners)
     sizes = np.array([a.size for a in annotations], np.int64).reshape(-1, 2)

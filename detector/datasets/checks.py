@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from detector.datasets.ground_truth import Doubles
 from detector.inputs import SUFFIXES
 
 DEFAULT_SPLIT = "val"  # also what the whole of a data set without splits goes by
+MAX_DIGITS = 18  # of a whole number that int64 holds
+MAX_COORDINATE = 1e7  # pixels; beyond all pictures, and its areas are still exact
+SHOWN = 60  # characters of a wrong value that a message quotes
 
 
 def wrong(place: str | Path, what: str, cure: str) -> ValueError:
@@ -25,9 +29,39 @@ def at(place: str | Path, line: int) -> str:
     return f"{place}, line {line}"
 
 
+def short(text: str) -> str:
+    """Return a value for a message, the end of a long one left out."""
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def natural(text: str) -> int | None:
+    """Return a whole number of digits 0-9 alone, at most MAX_DIGITS; None for what `int` would take besides (1_0)."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
+
+
+def real(text: str) -> float:
+    """Return a number as `float` does. Raises: ValueError, also for what only Python writes so: 1_0, other digits."""
+    if "_" in text or not text.isascii():
+        raise ValueError(f"'{short(text)}' is not a number")
+    return float(text)
+
+
+def check_regular(path: Path) -> None:
+    """Raise ValueError for a pipe, socket or device, of which reading may never end; OSError for what is not there."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise wrong(path, "is a pipe, socket or device", "put a file in its place")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the contents of a regular file. Raises: ValueError for a pipe or device; OSError."""
+    check_regular(path)
+    return path.read_bytes()
+
+
 def read_text(path: Path) -> str:
     """Return a UTF-8 file, a byte order mark left out. Raises: ValueError naming the line of a wrong byte; OSError."""
-    return decode(path.read_bytes(), path)
+    return decode(read_bytes(path), path)
 
 
 def decode(data: bytes, place: str | Path) -> str:
@@ -49,7 +83,7 @@ def read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Return the classes that a file lists, one a line; none where there is no file. Raises: ValueError; OSError."""
-    if not path.is_file():
+    if not path.exists():
         return ()
     classes = [line.strip() for line in read_text(path).splitlines()]
     while classes and not classes[-1]:
@@ -127,7 +161,7 @@ def check_boxes(
     margin: float = 0.0,
     may_be_flat: npt.NDArray[np.bool_] | None = None,
 ) -> None:
-    """Raise ValueError for a box that is not finite, has no area, or lies wholly outside its picture.
+    """Raise ValueError for a box that is not finite, far off, without area, or wholly outside its picture.
 
     Shapes: half-open boxes [N, 4]; sizes [N, 2] of their pictures, width and height, 0 where unknown; `place` says
     where the box of an index stands; `margin` in pixels still counts as inside; `may_be_flat` [N] allows an area of 0.
@@ -135,6 +169,10 @@ def check_boxes(
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():
         raise wrong(place(int(np.argmin(finite))), "a coordinate is not a finite number", "correct or remove the box")
+    far = (np.abs(boxes) > MAX_COORDINATE).any(axis=1)
+    if far.any():
+        what = f"a coordinate is beyond {MAX_COORDINATE:,.0f} pixels"
+        raise wrong(place(int(np.argmax(far))), what, "correct or remove the box")
     sides = boxes[:, 2:] - boxes[:, :2]
     flat = (sides <= 0).any(axis=1)
     if may_be_flat is not None:

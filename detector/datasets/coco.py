@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from detector.datasets.checks import DEFAULT_SPLIT, at, check_boxes, check_not_empty, check_unique, read_text, wrong
+from detector.datasets.checks import (
+    DEFAULT_SPLIT,
+    at,
+    check_boxes,
+    check_not_empty,
+    check_unique,
+    read_text,
+    short,
+    wrong,
+)
 from detector.datasets.ground_truth import Doubles, GroundTruth
 from detector.inputs import SUFFIXES
 
@@ -84,7 +93,7 @@ def parse_coco(data: dict[str, Any], path: Path, split: str | None = None) -> Gr
     check_not_empty(len(images), path)
     numbers = [item.id() for item in images]
     check_unique(map(str, numbers), lambda i: images[i].place, "id")
-    files = [item.text("file_name") for item in images]
+    files = [item.text("file_name", "surrogateescape") for item in images]
     check_unique(files, lambda i: images[i].place, "file_name")
     sizes = [(item.side("width"), item.side("height")) for item in images]
 
@@ -104,11 +113,11 @@ def parse_coco(data: dict[str, Any], path: Path, split: str | None = None) -> Gr
     boxes = half_open(np.array([item.box() for item in annotations], np.float64).reshape(-1, 4))
     crowd = np.array([item.crowd() for item in annotations], np.bool_)
     said = [item.area() for item in annotations]
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    areas = np.array([area if given is None else given for given, area in zip(said, areas, strict=True)], np.float64)
     size_table = np.array(sizes, np.int64).reshape(-1, 2)
     no_area = np.array([given == 0 for given in said], np.bool_)
     check_boxes(boxes, size_table[pictures], lambda row: annotations[row].place, may_be_flat=no_area)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas = np.array([area if given is None else given for given, area in zip(said, areas, strict=True)], np.float64)
 
     rows = np.argsort(pictures, kind="stable")
     return GroundTruth(
@@ -129,7 +138,8 @@ def parse_coco(data: dict[str, Any], path: Path, split: str | None = None) -> Gr
 
 def half_open(boxes: Doubles) -> Doubles:
     """Return half-open xyxy boxes [N, 4] of COCO's x, y, width, height, in float64 (edges from 0)."""
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is for check_boxes to tell
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 class _Item:
@@ -158,11 +168,15 @@ class _Item:
             raise wrong(self.place, f"'id' is {_shown(value)}", "number them with whole numbers")
         return value
 
-    def text(self, key: str) -> str:
+    def text(self, key: str, errors: str = "strict") -> str:
+        """Return a text that UTF-8 holds; `surrogateescape` allows the bytes of a file name besides."""
         value = self._get(key)
-        if not isinstance(value, str) or not value.strip():
-            raise wrong(self.place, f"'{key}' is {_shown(value)}", "it must be text")
-        return value
+        try:
+            if isinstance(value, str) and value.encode("utf-8", errors).strip():
+                return value
+        except UnicodeEncodeError:
+            pass  # half of a surrogate pair, which JSON can spell
+        raise wrong(self.place, f"'{key}' is {_shown(value)}", "it must be text")
 
     def side(self, key: str) -> int:
         value = self._fields.get(key, 0)
@@ -208,7 +222,7 @@ def _kind(value: object) -> str:
 def _shown(value: object) -> str:
     """Return a value as the file has it, shortened."""
     text = json.dumps(value, ensure_ascii=False).replace('"', "'")
-    return text if len(text) <= 60 else text[:57] + "..."
+    return short(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _stems(files: Sequence[str]) -> tuple[str, ...]:

@@ -17,8 +17,19 @@ from typing import Any
 import numpy as np
 
 from detector.classes import det_classes, det_names
-from detector.datasets.annotation_xml import MAX_DIGITS, Annotation, XmlFiles, assemble, parse
-from detector.datasets.checks import DEFAULT_SPLIT, at, check_not_empty, check_unique, find_pictures, read_words, wrong
+from detector.datasets.annotation_xml import Annotation, XmlFiles, assemble, parse
+from detector.datasets.checks import (
+    DEFAULT_SPLIT,
+    at,
+    check_not_empty,
+    check_regular,
+    check_unique,
+    find_pictures,
+    natural,
+    read_words,
+    short,
+    wrong,
+)
 from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.imagenet import leaf_labels
 
@@ -128,10 +139,10 @@ def _read_list(path: Path) -> list[Listed]:
     """Return the pictures of a list by rising number; lines `name number`, the number of a line where it is missing."""
     listed: list[Listed] = []
     for line, words in read_words(path):
-        number = words[1] if len(words) > 1 else str(len(listed) + 1)
-        if len(words) > 2 or not number.isdecimal() or len(number) > MAX_DIGITS:
-            raise wrong(at(path, line), f"'{' '.join(words)}' is not a name and a number", "correct the line")
-        listed.append(Listed(words[0].rsplit("/", 1)[-1], int(number), at(path, line)))
+        number = natural(words[1]) if len(words) > 1 else len(listed) + 1
+        if len(words) > 2 or number is None:
+            raise wrong(at(path, line), f"'{short(' '.join(words))}' is not a name and a number", "correct the line")
+        listed.append(Listed(words[0].rsplit("/", 1)[-1], number, at(path, line)))
     check_not_empty(len(listed), path)
     check_unique([item.name for item in listed], lambda i: listed[i].place, "picture")
     check_unique([str(item.number) for item in listed], lambda i: listed[i].place, "number")
@@ -206,12 +217,15 @@ def _blacklist(listed: Sequence[Listed], bases: Sequence[Path], labels: dict[str
     places = {item.number: index for index, item in enumerate(listed)}
     pairs = []
     for line, words in read_words(found[0]):
-        if len(words) != 2 or not words[0].isdecimal() or len(words[0]) > MAX_DIGITS:
-            raise wrong(at(found[0], line), f"'{' '.join(words)}' is not a number and a WordNet id", "correct the line")
+        number = natural(words[0])
+        if len(words) != 2 or number is None:
+            what = f"'{short(' '.join(words))}' is not a number and a WordNet id"
+            raise wrong(at(found[0], line), what, "correct the line")
         if words[1] not in labels:
-            raise wrong(at(found[0], line), f"unknown class '{words[1]}'", "give the WordNet id of one of the 200")
-        if int(words[0]) in places:
-            pairs.append((places[int(words[0])], labels[words[1]]))
+            what = f"unknown class '{short(words[1])}'"
+            raise wrong(at(found[0], line), what, "give the WordNet id of one of the 200")
+        if number in places:
+            pairs.append((places[number], labels[words[1]]))
     return sorted(set(pairs))
 
 
@@ -227,6 +241,7 @@ def _labels(bases: Sequence[Path]) -> dict[str, int]:
 
 def _meta_labels(path: Path) -> dict[str, int]:
     """Return the label of each synset that meta_det.mat has at or below one of the 200 classes."""
+    check_regular(path)
     try:
         synsets: Any = importlib.import_module("scipy.io").loadmat(path, squeeze_me=True)["synsets"]
         number = next(name for name in synsets.dtype.names if name.endswith("_DET_ID"))

@@ -19,7 +19,7 @@ FORMATS = ("auto", *READERS)
 IN_A_FILE = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}
 
 
-def read_dataset(path: Path, format: str = "auto", split: str | None = None) -> GroundTruth:
+def read_dataset(path: str | Path, format: str = "auto", split: str | None = None) -> GroundTruth:
     """Return the ground truth at `path`, a folder or a JSON or data.yaml file; every box is checked.
 
     `format`: one of FORMATS; auto tells by what is there. `split`: one of SPLITS for ILSVRC, for others whatever the

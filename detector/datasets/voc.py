@@ -88,7 +88,7 @@ def _year(path: Path) -> Path:
 
 def _list_of(sets: Path, split: str) -> Path:
     path = sets / f"{split}.txt"
-    if not path.is_file():
+    if not path.exists():
         there = ", ".join(sorted(p.stem for p in sets.glob("*.txt") if "_" not in p.stem)) or "none"
         raise wrong(path, f"there is no split '{split}'", f"the splits here: {there}")
     return path

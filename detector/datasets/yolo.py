@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from detector.datasets.checks import (
     DEFAULT_SPLIT,
     at,
     check_boxes,
     check_not_empty,
+    check_regular,
     index_files,
+    natural,
     read_classes,
     read_words,
+    real,
+    short,
     wrong,
 )
 from detector.datasets.ground_truth import GroundTruth
@@ -25,6 +32,7 @@ from detector.inputs import SUFFIXES
 SLACK = 1e-3  # how far above 1 rounding may take a normalised number
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the values that swap width and height
 SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a picture is told here in one line
 
 
 def read_yolo(path: Path, split: str | None = None) -> GroundTruth:
@@ -93,13 +101,26 @@ def half_open(rows: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> np
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Return width and height of a picture, upright as EXIF says, from its header. Raises: ValueError; OSError."""
+    check_regular(path)
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(ORIENTATION) in TURNED
-    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+            turned = _turned(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise what they like, OSError for damage among them
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise wrong(path, "no picture that can be read", "replace it") from error
     return (height, width) if turned else (width, height)
+
+
+def _turned(image: Image.Image) -> bool:
+    """Return whether EXIF swaps width and height; a picture whose EXIF block is garbage stays as it is stored."""
+    try:
+        return image.getexif().get(ORIENTATION) in TURNED
+    except (SyntaxError, ValueError, struct.error):
+        return False
 
 
 def _classes(path: Path) -> tuple[str, ...]:
@@ -124,24 +145,31 @@ def _folders(root: Path, split: str | None) -> tuple[Path, Path]:
     ):
         if pictures.is_dir():
             return pictures, labels
-    if split == DEFAULT_SPLIT and images.is_dir() and any(p.suffix.casefold() in SUFFIXES for p in images.iterdir()):
+    whole = images.is_dir() and any(p.suffix.casefold() in SUFFIXES for p in images.iterdir())
+    if split == DEFAULT_SPLIT and whole:
         return images, root / "labels"
     there = {p.name for p in images.iterdir() if p.is_dir()} if images.is_dir() else set()
     there |= {p.parent.name for p in root.glob("*/images")}
-    splits = f"the splits here: {', '.join(sorted(there))}" if there else "give no split"
-    raise wrong(root, f"no images/{split} and no {split}/images", splits)
+    if there:
+        cure = f"name one of the splits here: {', '.join(sorted(there))}"
+    elif whole:
+        cure = f"this set has no splits: name none, or {DEFAULT_SPLIT} for the whole"
+    else:
+        cure = f"put the pictures into images, or into images/{split}"
+    raise wrong(root, f"there is no split {split}, neither images/{split} nor {split}/images", cure)
 
 
 def _object(words: list[str], classes: int, place: str) -> tuple[int, list[float]]:
     """Return label and normalised box of one line."""
     if len(words) != 5:
         raise wrong(place, f"{len(words)} numbers instead of 5", "write: class cx cy w h (outlines are not read)")
-    if not words[0].isdecimal() or int(words[0]) >= classes:
-        raise wrong(place, f"unknown class '{words[0]}'", f"the classes are 0..{classes - 1}")
+    label = natural(words[0])
+    if label is None or label >= classes:
+        raise wrong(place, f"unknown class '{short(words[0])}'", f"the classes are 0..{classes - 1}")
     try:
-        row = [float(word) for word in words[1:]]
+        row = [real(word) for word in words[1:]]
     except ValueError:
-        raise wrong(place, f"'{' '.join(words[1:])}' are not four numbers", "write: class cx cy w h") from None
+        raise wrong(place, f"'{short(' '.join(words[1:]))}' are not four numbers", "write: class cx cy w h") from None
     if any(value < -SLACK or value > 1 + SLACK for value in row):
         raise wrong(place, "a number is not in 0..1", "divide x and w by the picture's width, y and h by its height")
-    return int(words[0]) + 1, row
+    return label + 1, row

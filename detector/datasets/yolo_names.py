@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from detector.datasets.checks import at, check_unique, read_text, wrong
+from detector.datasets.checks import MAX_DIGITS, at, check_unique, read_text, short, wrong
 
 PLAIN = r"[^\s,\[\]{}#&*!|>'\"%@`:-][^,\[\]{}#:]*"  # a plain scalar; no colon, so that no mapping is mistaken for one
 SCALAR = rf"'(?:[^']|'')*'|\"[^\"\\]*\"|{PLAIN}"
-FLOW = re.compile(rf"\s*(?:(\d+)\s*:\s*)?({SCALAR})\s*(,|$)")
-LINE = re.compile(rf"\s*(?:-\s+|(\d+)\s*:\s+)({SCALAR})\s*(?:#.*)?$")
+NUMBER = rf"[0-9]{{1,{MAX_DIGITS}}}"
+FLOW = re.compile(rf"\s*(?:({NUMBER})\s*:\s*)?({SCALAR})\s*(,|$)")
+LINE = re.compile(rf"\s*(?:-\s+|({NUMBER})\s*:\s+)({SCALAR})\s*(?:#.*)?$")
 CURE = "write the names into classes.txt, one a line"
 
 
@@ -49,7 +50,7 @@ def _block(path: Path, lines: list[str], start: int) -> list[tuple[int | None, s
             break
         found = LINE.match(line)
         if not found:
-            raise wrong(at(path, index + 1), f"'{line.strip()}' cannot be read as a class name", CURE)
+            raise wrong(at(path, index + 1), f"'{short(line.strip())}' cannot be read as a class name", CURE)
         entries.append((_number(found[1]), _name(found[2]), index + 1))
     return entries
 
@@ -69,7 +70,7 @@ def _flow(path: Path, lines: list[str], start: int, text: str) -> list[tuple[int
     while position < len(inner):
         found = FLOW.match(inner, position)
         if not found or (found[1] is None) == (ends == "}"):
-            raise wrong(at(path, start + 1), f"'{inner[position:][:40]}' cannot be read as a class name", CURE)
+            raise wrong(at(path, start + 1), f"'{short(inner[position:])}' cannot be read as a class name", CURE)
         entries.append((_number(found[1]), _name(found[2]), start + 1))
         position = found.end()
     return entries

@@ -167,6 +167,7 @@ def test_a_confused_box_that_is_misplaced_too_is_only_taken_away() -> None:
         (np.array([SECOND_DOG]), None, BELOW_THRESHOLD),
         (np.array([(40, 0, 50, 5)]), None, BELOW_THRESHOLD),  # IoU 1/2 reaches 0.5
         (np.array([SECOND_DOG]), [(0, 1, 0.3, SECOND_DOG)], SUPPRESSED),
+        (np.array([SECOND_DOG]), [(0, 1, 0.3, (40, 0, 50, 5))], SUPPRESSED),  # IoU 1/2 reaches 0.5
         (np.array([SECOND_DOG]), [(0, 2, 0.3, SECOND_DOG)], BELOW_THRESHOLD),  # of another class
         (np.array([SECOND_DOG]), [(0, 1, 0.3, (40, 0, 50, 4))], BELOW_THRESHOLD),  # does not reach it
         (np.zeros((0, 4)), [(0, 1, 0.3, SECOND_DOG)], NO_PROPOSAL),  # the first that fits
@@ -204,6 +205,34 @@ def test_one_box_over_two_objects_of_a_class_is_lost_to_the_neighbour() -> None:
     assert miss_names(analysis) == [None, SUPPRESSED]
 
 
+HALF_DOG = (0, 0, 10, 5)  # IoU 1/2 with DOG, which is enough
+
+
+def test_an_iou_of_exactly_the_threshold_reaches_an_object() -> None:
+    by_another_class = analysed(truth_of([(0, 1, DOG)]), predictions_of([(0, 3, 0.9, HALF_DOG)]))
+    assert miss_names(by_another_class) == [MISCLASSIFIED]
+    by_a_neighbours_box = analysed(truth_of([(0, 1, DOG), (0, 1, HALF_DOG)]), predictions_of([(0, 1, 0.9, HALF_DOG)]))
+    assert miss_names(by_a_neighbours_box) == [SUPPRESSED, None]
+    again = analysed(truth_of([(0, 1, DOG)]), predictions_of([(0, 1, 0.9, DOG), (0, 1, 0.8, HALF_DOG)]))
+    assert again.false_positive_kind.tolist() == [-1, DUPLICATE]
+    confused = analysed(truth_of([(0, 1, DOG)]), predictions_of([(0, 2, 0.9, HALF_DOG)]))
+    assert confused.false_positive_gains[0, SIMILAR] == 1  # its box is right
+
+
+def test_of_bad_boxes_with_one_score_the_first_becomes_right() -> None:
+    """Two misplaced boxes of one object and background between them, all at 0.5: fixed, right and wrong."""
+    wrong = [(0, 1, 0.5, (0, 0, 10, 4)), (0, 1, 0.5, (60, 0, 70, 10)), (0, 1, 0.5, (0, 0, 10, 3))]
+    analysis = analysed(truth_of([(0, 1, DOG)]), predictions_of(wrong))
+    assert analysis.false_positive_kind.tolist() == [LOCALISATION, BACKGROUND, LOCALISATION]
+    assert analysis.false_positive_gains[0, LOCALISATION] == 1
+
+
+def test_a_corrected_class_joins_behind_equal_scores() -> None:
+    found = predictions_of([(0, 1, 0.5, CAT), (0, 2, 0.5, (60, 0, 70, 10))])
+    analysis = analysed(truth_of([(0, 2, CAT)]), found)
+    assert analysis.false_positive_gains[1, SIMILAR] == 1 / 2
+
+
 def test_a_right_box_of_another_class_does_not_misclassify() -> None:
     """A rider and a horse share their place; the horse is right, so that the person is not taken for one."""
     truth = truth_of([(0, 1, DOG), (0, 3, DOG)])
@@ -216,6 +245,8 @@ def test_the_thresholds_are_those_of_the_protocol() -> None:
     assert iou_thresholds(truth, "ilsvrc").tolist() == [0.25, 0.5, 4 / 144]
     assert iou_thresholds(truth, "voc07").tolist() == [0.5] * 3
     assert iou_thresholds(truth, "coco", 0.75).tolist() == [0.75] * 3
+    assert iou_thresholds(truth, "coco", 1.0).tolist() == [1 - 1e-10] * 3  # as pycocotools
+    assert iou_thresholds(truth, "voc10", 1.0).tolist() == [1.0] * 3
     near = predictions_of([(0, 1, 0.9, (0, 0, 10, 4)), (0, 1, 0.8, (0, 0, 10, 4))])
     small = truth_of([(0, 1, DOG)])
     assert analysed(small, near, "ilsvrc").false_positive_kind.tolist() == [-1, DUPLICATE]

@@ -144,6 +144,26 @@ def test_a_file_of_proposals_by_name_path_and_stem(
     assert [(g["name"], g["objects"]) for g in found["sizes"]] == [("small", 2), ("medium", 1), ("large", 1)]
 
 
+def test_objects_marked_difficult_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two dogs found and a difficult one missed; in the second picture there is nothing but a difficult one."""
+    voc = tmp_path / "VOC"
+    (voc / "Annotations").mkdir(parents=True)
+    for name, objects in (("p1", [(10, 0), (20, 0), (90, 1)]), ("p2", [(90, 1)])):
+        items = "".join(
+            f"<object><name>dog</name><difficult>{difficult}</difficult><bndbox><xmin>1</xmin><ymin>1</ymin>"
+            f"<xmax>{side}</xmax><ymax>{side}</ymax></bndbox></object>"
+            for side, difficult in objects
+        )
+        (voc / "Annotations" / f"{name}.xml").write_text(f"<annotation>{items}</annotation>")
+    file = store(tmp_path / "found.parquet", p1=proposals((0, 0, 10, 10), (0, 0, 20, 20)))
+    assert main(["--data", str(voc), "--proposals", str(file), "--boxes", "all", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["pictures"], found["objects"], found["failed"]) == (1, 2, 0)
+    assert found["coverage"] == [1] and found["mabo"] == [1]
+    assert "crowds and difficult objects left out: 2" in err
+
+
 def test_tables_and_plots(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     file, plot = store(tmp_path / "found.parquet"), tmp_path / "curve.png"
@@ -219,6 +239,9 @@ def test_names_that_fit_several(tmp_path: Path) -> None:
         (["--boxes", "10,ten"], "--boxes takes numbers of at least 1 and all"),
         (["--boxes", "0"], "--boxes takes numbers of at least 1 and all"),
         (["--boxes", ""], "--boxes takes numbers of at least 1 and all"),
+        (["--boxes", "1_0"], "--boxes takes numbers of at least 1 and all"),
+        (["--boxes", "\u0661"], "--boxes takes numbers of at least 1 and all"),
+        (["--boxes", "9" * 5000], "--boxes takes numbers of at least 1 and all"),
         (["--plot", "curve.pdf"], "--plot takes a name that ends in .png or .svg"),
         (["--plot", "nowhere/curve.png"], "there is no folder nowhere"),
         (["--proposals", "f.parquet", "--mode", "fast"], "--mode says how proposals are computed"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,20 @@ def picture(width: int = 50, height: int = 40) -> bytes:
     file = io.BytesIO()
     Image.new("L", (width, height)).save(file, "png")
     return file.getvalue()
+
+
+def cut(format: str) -> bytes:
+    """Return the beginning of a picture, within the header that tells its size or just behind it."""
+    file = io.BytesIO()
+    Image.effect_noise((200, 100), 50).save(file, format)
+    return file.getvalue()[: {"jpeg": 30, "png": 60, "bmp": 25, "webp": 25}[format]]
+
+
+def garbled_bmp() -> bytes:
+    """Return a BMP of 7 bits a pixel, which there is none of."""
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4)).save(file, "bmp")
+    return file.getvalue()[:28] + b"\x07" + file.getvalue()[29:]
 
 
 def tar(**members: str) -> bytes:
@@ -148,6 +165,31 @@ CASES: dict[str, tuple[Files, str | None, str]] = {  # files, split, message
         None,
         "DATA/Annotations/a.xml, line 5: a coordinate is not a finite number; correct or remove the box",
     ),
+    "xml side of python's own": (
+        {**VOC, "Annotations/a.xml": xml(item(box=(1, 1, "1_0", 4)))},
+        None,
+        "DATA/Annotations/a.xml, line 3: <xmax> is '1_0', not a number; correct or remove the object",
+    ),
+    "xml side in other digits": (
+        {**VOC, "Annotations/a.xml": xml(item(box=(1, 1, "\u0661\u0660", 4)))},
+        None,
+        "DATA/Annotations/a.xml, line 3: <xmax> is '\u0661\u0660', not a number; correct or remove the object",
+    ),
+    "xml size in other digits": (
+        {**VOC, "Annotations/a.xml": xml(size="<width>5\u0660</width><height>40</height>")},
+        None,
+        "DATA/Annotations/a.xml: <size> says '5\u0660' x '40'; give whole pixels",
+    ),
+    "xml size of 5,000 digits": (
+        {**VOC, "Annotations/a.xml": xml(size=f"<width>{'1' * 5000}</width>")},
+        None,
+        f"DATA/Annotations/a.xml: <size> says '{'1' * 57}...' x '0'; give whole pixels",
+    ),
+    "xml far off": (
+        {**VOC, "Annotations/a.xml": xml(item(), item(box=(1, 1, 9, "1e300")))},
+        None,
+        "DATA/Annotations/a.xml, line 4: a coordinate is beyond 10,000,000 pixels; correct or remove the box",
+    ),
     "xml inverted": (
         {**VOC, "Annotations/a.xml": xml(item(), item(box=(10, 1, 5, 4)))},
         None,
@@ -252,6 +294,27 @@ CASES: dict[str, tuple[Files, str | None, str]] = {  # files, split, message
         {**ILSVRC, "det_lists/val.txt": "a 1\nb two\n"},
         None,
         "DATA/det_lists/val.txt, line 2: 'b two' is not a name and a number; correct the line",
+    ),
+    "ilsvrc number of python's own": (
+        {**ILSVRC, "det_lists/val.txt": "a 1\nb 1_0\n"},
+        None,
+        "DATA/det_lists/val.txt, line 2: 'b 1_0' is not a name and a number; correct the line",
+    ),
+    "ilsvrc number in other digits": (
+        {**ILSVRC, "det_lists/val.txt": "a 1\nb \uff12\n"},
+        None,
+        "DATA/det_lists/val.txt, line 2: 'b \uff12' is not a name and a number; correct the line",
+    ),
+    "ilsvrc number of 5,000 digits": (
+        {**ILSVRC, "det_lists/val.txt": f"a 1\nb {'2' * 5000}\n"},
+        None,
+        f"DATA/det_lists/val.txt, line 2: 'b {'2' * 55}...' is not a name and a number; correct the line",
+    ),
+    "ilsvrc blacklist in other digits": (
+        {**ILSVRC, "data/ILSVRC2014_det_validation_blacklist.txt": f"\uff11 {DOG}\n"},
+        None,
+        f"DATA/data/ILSVRC2014_det_validation_blacklist.txt, line 1: '\uff11 {DOG}' is not a number and a WordNet id; "
+        "correct the line",
     ),
     "ilsvrc picture missing": (
         {**ILSVRC, "ILSVRC2013_DET_val/a.JPEG": picture()},
@@ -435,6 +498,41 @@ CASES: dict[str, tuple[Files, str | None, str]] = {  # files, split, message
         None,
         "DATA/data.json, annotations[1]: 'bbox' is ['1', 2, 3, 4]; give four numbers: x, y, width, height",
     ),
+    "coco box far off": (
+        coco(("annotations", 1, {"bbox": [1e200, 2, 3, 4]})),
+        None,
+        "DATA/data.json, annotations[1]: a coordinate is beyond 10,000,000 pixels; correct or remove the box",
+    ),
+    "coco box with a sum beyond numbers": (
+        coco(("annotations", 1, {"bbox": [1e308, 1, 1.7e308, 4]})),
+        None,
+        "DATA/data.json, annotations[1]: a coordinate is not a finite number; correct or remove the box",
+    ),
+    "coco box without end": (
+        coco(("annotations", 1, {"bbox": [float("-inf"), 1, float("inf"), 4]})),
+        None,
+        "DATA/data.json, annotations[1]: a coordinate is not a finite number; correct or remove the box",
+    ),
+    "coco number of 5,000 digits": (
+        {"data.json": json.dumps(COCO).replace("[1, 2, 3, 4]", f"[1, 2, 3, {'4' * 5000}]")},
+        None,
+        "DATA/data.json: JSON with a number too long or nested too deeply; get the file again",
+    ),
+    "coco class of half a character": (
+        whole(categories=[{"id": 18, "name": "dog\ud800"}]),
+        None,
+        "DATA/data.json, categories[0]: 'name' is 'dog\\ud800'; it must be text",
+    ),
+    "coco class of a byte": (
+        whole(categories=[{"id": 18, "name": "dog\udcff"}]),
+        None,
+        "DATA/data.json, categories[0]: 'name' is 'dog\\udcff'; it must be text",
+    ),
+    "coco file name of half a character": (
+        coco(("images", 1, {"file_name": "\ud800.jpg"})),
+        None,
+        "DATA/data.json, images[1]: 'file_name' is '\\ud800.jpg'; it must be text",
+    ),
     "coco box flat": (
         coco(("annotations", 1, {"bbox": [1, 2, 0, 4]})),
         None,
@@ -486,6 +584,37 @@ CASES: dict[str, tuple[Files, str | None, str]] = {  # files, split, message
         None,
         "DATA/labels/a.txt, line 2: unknown class '2'; the classes are 0..1",
     ),
+    "yolo class of python's own": (
+        {**YOLO, "labels/a.txt": "0_1 0.5 0.5 0.2 0.2\n"},
+        None,
+        "DATA/labels/a.txt, line 1: unknown class '0_1'; the classes are 0..1",
+    ),
+    "yolo class in other digits": (
+        {**YOLO, "labels/a.txt": "\u0661 0.5 0.5 0.2 0.2\n"},
+        None,
+        "DATA/labels/a.txt, line 1: unknown class '\u0661'; the classes are 0..1",
+    ),
+    "yolo class of 5,000 digits": (
+        {**YOLO, "labels/a.txt": f"{'1' * 5000} 0.5 0.5 0.2 0.2\n"},
+        None,
+        f"DATA/labels/a.txt, line 1: unknown class '{'1' * 57}...'; the classes are 0..1",
+    ),
+    "yolo number of python's own": (
+        {**YOLO, "labels/a.txt": "0 0.5 0.5 0.1_5 0.2\n"},
+        None,
+        "DATA/labels/a.txt, line 1: '0.5 0.5 0.1_5 0.2' are not four numbers; write: class cx cy w h",
+    ),
+    "yolo number in other digits": (
+        {**YOLO, "labels/a.txt": "0 0.5 0.5 0.\u0665 0.2\n"},
+        None,
+        "DATA/labels/a.txt, line 1: '0.5 0.5 0.\u0665 0.2' are not four numbers; write: class cx cy w h",
+    ),
+    "yolo number of 5,000 digits": (
+        {**YOLO, "labels/a.txt": f"0 0.5 0.5 {'1' * 5000} 0.2\n"},
+        None,
+        "DATA/labels/a.txt, line 1: a number is not in 0..1; "
+        "divide x and w by the picture's width, y and h by its height",
+    ),
     "yolo outline": (
         {**YOLO, "labels/a.txt": "0 0.1 0.1 0.2 0.2 0.3 0.3\n"},
         None,
@@ -522,6 +651,19 @@ CASES: dict[str, tuple[Files, str | None, str]] = {  # files, split, message
         None,
         "DATA/images/b.png: no picture that can be read; replace it",
     ),
+    **{
+        f"yolo {format} cut off": (
+            {**YOLO, "images/b.png": cut(format)},
+            None,
+            "DATA/images/b.png: no picture that can be read; replace it",
+        )
+        for format in ("jpeg", "png", "bmp", "webp")
+    },
+    "yolo bmp garbled": (
+        {**YOLO, "images/b.png": garbled_bmp()},
+        None,
+        "DATA/images/b.png: no picture that can be read; replace it",
+    ),
     "yolo two pictures of a name": (
         {**YOLO, "images/b.jpg": picture()},
         None,
@@ -547,10 +689,39 @@ CASES: dict[str, tuple[Files, str | None, str]] = {  # files, split, message
         None,
         "DATA/data.yaml, line 1: the names are not numbered 0..1; number them so",
     ),
+    "yolo yaml number of 5,000 digits": (
+        {**YOLO, "classes.txt": "", "data.yaml": f"names:\n  {'0' * 5000}: dog\n"},
+        None,
+        f"DATA/data.yaml, line 2: '{'0' * 57}...' cannot be read as a class name; "
+        "write the names into classes.txt, one a line",
+    ),
+    "yolo yaml number in other digits": (
+        {**YOLO, "classes.txt": "", "data.yaml": "names: {\u0660: dog}\n"},
+        None,
+        "DATA/data.yaml, line 1: '\u0660: dog' cannot be read as a class name; "
+        "write the names into classes.txt, one a line",
+    ),
     "yolo no such split": (
         {**YOLO, "images/val/c.png": picture()},
         "test",
-        "DATA: no images/test and no test/images; the splits here: val",
+        "DATA: there is no split test, neither images/test nor test/images; name one of the splits here: val",
+    ),
+    "yolo no val": (
+        {**YOLO, "images/train/c.png": picture(), "images/a.png": picture()},
+        "dev",
+        "DATA: there is no split dev, neither images/dev nor dev/images; name one of the splits here: train",
+    ),
+    "yolo no splits": (
+        YOLO,
+        "train",
+        "DATA: there is no split train, neither images/train nor train/images; "
+        "this set has no splits: name none, or val for the whole",
+    ),
+    "yolo no pictures": (
+        {"classes.txt": "dog\n", "images/readme.txt": "", "labels/a.txt": ""},
+        None,
+        "DATA: there is no split val, neither images/val nor val/images; "
+        "put the pictures into images, or into images/val",
     ),
     "nothing known": (
         {"readme.txt": "hello"},
@@ -563,16 +734,18 @@ CASES: dict[str, tuple[Files, str | None, str]] = {  # files, split, message
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_message(case: str, tmp_path: Path) -> None:
+def test_message(case: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     files, split, message = CASES[case]
     for name, content in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     target = tmp_path / "data.json" if "data.json" in files else tmp_path
-    with pytest.raises(ValueError) as caught:
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(ValueError) as caught:
+        warnings.simplefilter("always")
         read_dataset(target, "auto", split)
-    text = str(caught.value).replace(str(tmp_path), "DATA").replace("\\", "/")
+    assert not warned and capfd.readouterr() == ("", "")
+    text = str(caught.value).replace(str(tmp_path), "DATA").replace(os.sep, "/")
     assert text == message
     assert "\n" not in text and ": " in text and "; " in text
 
@@ -602,6 +775,69 @@ def test_what_does_not_exist_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         read_dataset(tmp_path / "nowhere")
     assert caught.value.filename == str(tmp_path / "nowhere") and caught.value.strerror
+
+
+PIPES = {
+    "voc": (VOC, None, "Annotations/a.xml"),
+    "voc list": (VOC, None, "ImageSets/Main/val.txt"),
+    "voc classes": (VOC, None, "classes.txt"),
+    "ilsvrc": (ILSVRC, None, "ILSVRC2013_DET_bbox_val/a.xml"),
+    "ilsvrc list": (ILSVRC, None, "det_lists/val.txt"),
+    "ilsvrc class table": (ILSVRC, None, "data/meta_det.mat"),
+    "val2": (VAL2, "val2", "devkit/data/det_val2_bbox.tar.gz"),
+    "yolo": (YOLO, None, "labels/b.txt"),
+    "yolo picture": (YOLO, None, "images/a.png"),
+    "coco": (coco(), None, "data.json"),
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("case", PIPES)
+def test_a_pipe_is_refused_and_not_waited_for(case: str, tmp_path: Path) -> None:
+    files, split, pipe = PIPES[case]
+    for name, content in {**files, pipe: ""}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name != pipe:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.mkfifo(tmp_path / pipe)
+    writer = os.open(tmp_path / pipe, os.O_RDWR | os.O_NONBLOCK)
+    end = threading.Timer(5, os.close, [writer])  # a reader that waits gets nothing after a while
+    end.start()
+    target = tmp_path / "data.json" if case == "coco" else tmp_path
+    format = case.split()[0].replace("val2", "ilsvrc")
+    try:
+        with pytest.raises(ValueError) as caught:
+            read_dataset(target, format, split)
+    finally:
+        if end.is_alive():
+            end.cancel()
+            os.close(writer)
+    assert str(caught.value) == f"{tmp_path / pipe}: is a pipe, socket or device; put a file in its place"
+
+
+def test_a_link_to_nowhere_is_not_taken_for_a_picture_without_objects(tmp_path: Path) -> None:
+    for name, content in YOLO.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    link = tmp_path / "labels" / "b.txt"
+    link.symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(FileNotFoundError) as caught:
+        read_dataset(tmp_path)
+    assert caught.value.filename == str(link)
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps(COCO))
+    assert read_dataset(str(file)).names == read_dataset(file).names
+
+
+def test_a_file_name_may_have_bytes_that_are_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    file.write_text(coco(("images", 0, {"file_name": "\udcff.jpg"}))["data.json"])  # as Python lists such a file
+    assert read_dataset(file).names == ("\udcff", "b")
 
 
 def test_the_table_is_long_enough() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from detector.datasets.read import read_dataset
 from detector.datasets.yolo import half_open
@@ -47,9 +48,28 @@ def test_columns(tmp_path: Path) -> None:
 
 def test_a_turned_picture_has_its_upright_size(tmp_path: Path) -> None:
     put(tmp_path / "classes.txt", "dog\n")
-    picture(tmp_path / "images" / "a.jpg", 40, 20, orientation=6)
+    for orientation in range(1, 9):
+        picture(tmp_path / "images" / f"{orientation}.jpg", 40, 20, orientation)
     (tmp_path / "labels").mkdir()
-    assert read_dataset(tmp_path).sizes.tolist() == [[20, 40]]
+    sizes = read_dataset(tmp_path).sizes.tolist()
+    assert sizes == [[40, 20]] * 4 + [[20, 40]] * 4  # EXIF 2.32: 5 to 8 lie on their side
+    for orientation, size in enumerate(sizes, start=1):  # as the detector turns them
+        with Image.open(tmp_path / "images" / f"{orientation}.jpg") as image:
+            assert list(ImageOps.exif_transpose(image).size) == size
+
+
+@pytest.mark.parametrize("block", [b"garbage", b"II*\0\x08\0\0\0\x05\0"], ids=["no block", "entries missing"])
+def test_a_picture_with_a_broken_exif_block_stays_as_it_is(
+    block: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path / "classes.txt", "dog\n")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (40, 20)).save(tmp_path / "images" / "a.jpg", exif=b"Exif\0\0" + block)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert read_dataset(tmp_path).sizes.tolist() == [[40, 20]]
+    assert not warned and capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("layout", ["{kind}/{split}", "{split}/{kind}"])
