@@ -29,8 +29,9 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
     if path.is_symlink():
         path = path.resolve()  # the link stays, its target is replaced
     if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "a device, pipe or socket"
-        raise OSError(errno.EINVAL, f"cannot write {path}: it is {kind}; give the name of a file")
+        if path.is_dir():
+            raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
+        raise OSError(f"cannot write {path}: it is a device, pipe or socket; give the name of a file")
     temporary = path.parent / f".{os.urandom(8).hex()}.tmp"  # a name that nobody can foresee and occupy
     try:
         try:

@@ -146,3 +146,18 @@ def test_text_that_utf8_cannot_hold_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot write .*a\.txt: '\\udcff' is no text; rename the picture"):
         write_text_atomic(tmp_path / "a.txt", "dog\udcff.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_devices_and_links_are_left_in_place(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is a device, pipe or socket; give the name of a file"):
+        write_bytes_atomic(pipe, b"x")
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+        write_bytes_atomic(tmp_path, b"x")
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_bytes_atomic(link, b"new")
+    assert link.is_symlink() and target.read_bytes() == b"new" and pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe", "target"]
