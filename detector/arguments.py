@@ -25,9 +25,9 @@ DEFAULTS = "configs/detect.toml"
 WRONG_USAGE = 2
 
 DESCRIPTION = """\
-Find the objects of 200 classes in pictures: propose regions, crop them,
-classify the crops with an Inception network, suppress what is found twice
-(GoogLeNet's R-CNN, 2014)."""
+Find the objects of 200 classes in pictures and videos: propose regions, crop
+them, classify the crops with an Inception network, suppress what is found
+twice (GoogLeNet's R-CNN, 2014)."""
 
 EPILOG = """\
 examples:
@@ -37,12 +37,18 @@ examples:
                                          two classes, all pictures of a folder
   detect 'photos/**/*.png' --format csv  a pattern; one table of all pictures
   cat a.jpg | detect - --format json     a picture on standard input
+  detect clip.mp4 --every 10             every tenth frame of a video, drawn in
+                                         detected/clip.detected.mp4
+  detect camera:0 --frames 100           a hundred frames of the first camera
 
 Results are printed as each picture is done. coco and ilsvrc number the
 pictures 1, 2, ... in the order of the inputs; a picture that cannot be read
 and an argument that names none take a number too, a file given twice takes
 one. json is a line a picture; yolo and voc print one picture after another,
-and with --out give each a file of its own. Folders and patterns pass over
+and with --out give each a file of its own. A frame of a video counts as a
+picture, clip.mp4#12 being the twelfth; --out writes one video and one result
+file of all its frames, what was done by then also when it breaks off or is
+interrupted. Folders pass over videos; folders and patterns pass over
 hidden files and over the files that --out wrote. Where samples/dog.jpg does
 not exist, the picture of that name that comes with the package is taken.
 What follows -- is a name, even if it begins with a dash.
@@ -91,7 +97,12 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="picture, folder, pattern, or - for standard input")
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="picture, video, folder, pattern, - for standard input, or camera:0",
+    )
 
     finding = parser.add_argument_group("what is found")
     finding.add_argument(
@@ -112,8 +123,22 @@ def make_parser() -> argparse.ArgumentParser:
 
     pipeline = parser.add_argument_group("how it is found")
     pipeline.add_argument(
-        "--model", metavar="NAME", help=f"a model of --list-models, or a weights file (default: {default.model})"
+        "--model",
+        metavar="NAME",
+        help="a model of --list-models, or a weights file; NAME@SIZE for crops of another size (default: "
+        f"{default.model})",
     )
+    pipeline.add_argument(
+        "--ensemble", metavar="LIST", help="further models with commas between; scores are averaged over all"
+    )
+    pipeline.add_argument(
+        "--cascade",
+        type=float,
+        metavar="SCORE",
+        help="show regions that --model gives this background score, 0..1, or more to no further model (default: "
+        f"{default.cascade:g}, where 0 means show all to all)",
+    )
+    pipeline.add_argument("--exact", action="store_true", help="no cascade: every model sees every region")
     pipeline.add_argument(
         "--proposals",
         choices=CHOICES["proposals"],
@@ -126,7 +151,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--crop-size", type=int, metavar="N", help="side of the crops in pixels, 75..640 (default: the model's own)"
     )
     pipeline.add_argument(
-        "--batch-size", type=int, metavar="N", help=f"crops the network takes at once (default: {default.batch_size})"
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help=f"crops the network takes at once, 0 for what suits the device (default: {default.batch_size})",
     )
     pipeline.add_argument(
         "--seed", type=int, metavar="N", help=f"of the ranking of the proposals (default: {default.seed})"
@@ -142,11 +170,16 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=Path,
         help=f"save NAME{OUTPUT_MARK}.jpg, the picture with its boxes (.png where it is too long for JPEG), and beside "
-        "it the results in --format "
-        "(json for table); pictures of one name become NAME-2, NAME-3, ... (default: with --format table the folder "
-        f"'{DRAWN}', otherwise nothing is saved)",
+        f"it the results in --format (json for table); of a video NAME{OUTPUT_MARK}.mp4; inputs of one name become "
+        f"NAME-2, NAME-3, ... (default: with --format table the folder '{DRAWN}', otherwise nothing is saved)",
     )
     output.add_argument("--no-save", action="store_true", help="save nothing")
+    output.add_argument(
+        "--every", type=int, metavar="N", default=1, help="look at every Nth frame of a video (default: 1)"
+    )
+    output.add_argument(
+        "--frames", type=int, metavar="N", help="look at so many frames of each video or camera (default: all)"
+    )
     output.add_argument(
         "--max-pixels",
         type=int,
@@ -182,6 +215,10 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
         raise UsageError("no pictures given; try: detect samples/dog.jpg")
     if args.max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, got {args.max_pixels}")
+    if args.every < 1:
+        raise UsageError(f"--every must be at least 1, got {args.every}")
+    if args.frames is not None and args.frames < 1:
+        raise UsageError(f"--frames must be at least 1, got {args.frames}")
     try:
         options = read_options(DetectOptions, args.config)
         given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(options)}
@@ -190,13 +227,18 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
         raise UsageError(f"--config {args.config}: {error.strerror or error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if args.exact:
+        options = dataclasses.replace(options, cascade=0.0)
     if args.no_save and args.out is not None:
         raise UsageError("--no-save and --out exclude each other")
     if options.proposals != "ss":
         raise UsageError(f"proposals '{options.proposals}': no MultiBox weights are installed; use --proposals ss")
-    if args.classes is not None:
-        args.classes = _labels(args.classes)
     _check_model(options.model, "--model " if args.model is not None else f"{args.config or DEFAULTS}: model ")
+    for name in options.ensemble.split(","):
+        if name.strip():
+            _check_model(name.strip(), "--ensemble " if args.ensemble else f"{args.config or DEFAULTS}: ensemble ")
+    if args.classes is not None:
+        args.classes = _labels(args.classes, options.model)
     if args.out is not None:
         try:
             check_folder(args.out)
@@ -205,12 +247,13 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
     return options
 
 
-def _labels(text: str) -> tuple[int, ...]:
+def _labels(text: str, model: str) -> tuple[int, ...]:
     """Return the labels of `dog,person` or `58,124`; raise UsageError naming the nearest class of an unknown one."""
-    from detector.classes import det_names, label_of
+    from detector.classes import label_of
+    from detector.weights import find_model
 
     try:
-        return tuple(label_of(name.strip(), det_names()) for name in text.split(","))
+        return tuple(label_of(name.strip(), find_model(model).labels) for name in text.split(","))
     except ValueError as error:
         raise UsageError(f"--classes: {error}") from None
 

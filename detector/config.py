@@ -17,7 +17,9 @@ T = TypeVar("T")
 class DetectOptions:
     """What one detection run depends on (configs/detect.toml holds the defaults that `detect` uses)."""
 
-    model: str = "inception_v3"  # a name of `detector.weights`, or a path
+    model: str = "inception_v3"  # a name of `detector.weights`, or a path; NAME@SIZE for crops of another size
+    ensemble: str = ""  # further models with commas between, whose scores are averaged with those of `model`
+    cascade: float = 0.0  # background score of `model` from which the others are not asked; 0: they always are
     proposals: str = "ss"  # ss, multibox or both
     backend: str = "own"  # implementation of Selective Search: own or opencv
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
@@ -28,18 +30,18 @@ class DetectOptions:
     runtime: str = "auto"  # auto, openvino or torch
     precision: str = "auto"  # auto, f32, bf16 or int8
     crop_size: int = 0  # side of the crops in pixels; 0: the model's own
-    batch_size: int = 8
+    batch_size: int = 0  # crops that a network takes at once; 0: what suits the device
     seed: int = 0  # of the proposals' ranking
 
     def __post_init__(self) -> None:
-        for name, low, high in (("threshold", 0.0, 1.0), ("nms", 0.0, 1.0)):
+        for name, low, high in (("threshold", 0.0, 1.0), ("nms", 0.0, 1.0), ("cascade", 0.0, 1.0)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {getattr(self, name)}")
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")
-        for name, limit in (("batch_size", MAX_BATCH), ("superpixel_scale", MAX_SCALE)):
-            if not 1 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} must lie in 1..{limit}, got {getattr(self, name)}")
+        for name, least, limit in (("batch_size", 0, MAX_BATCH), ("superpixel_scale", 1, MAX_SCALE)):
+            if not least <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} must lie in {least}..{limit}, got {getattr(self, name)}")
         if self.crop_size and not MIN_CROP <= self.crop_size <= MAX_CROP:
             raise ValueError(f"crop_size must be 0 (the model's own) or {MIN_CROP}..{MAX_CROP}, got {self.crop_size}")
         if self.seed < 0:

@@ -62,20 +62,30 @@ def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIX
         return _read(io.BytesIO(source), "picture", max_pixels)
     name = os.fspath(source)
     try:
-        mode = Path(name).stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise ImageError(name, "is a folder; give a picture inside it")
-        if not stat.S_ISREG(mode):
-            kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
-            raise ImageError(name, f"is a {kind}; give a picture file, or - for standard input")
+        check_file(name, "a picture", " file, or - for standard input")
         with Path(name).open("rb") as file:
             return _read(file, name, max_pixels)
+    except PermissionError:
+        raise ImageError(name, "permission denied; make it readable (chmod u+r)") from None
+    except OSError as error:
+        raise ImageError(name, f"cannot be read: {error.strerror or error}") from None
+
+
+def check_file(name: str, wanted: str, rest: str = " file") -> None:
+    """Raise ImageError unless `name` is a regular file (a pipe might never end); `wanted`, `rest`: what to give."""
+    try:
+        mode = Path(name).stat().st_mode
     except FileNotFoundError:
         raise ImageError(name, "no such file") from None
     except PermissionError:
         raise ImageError(name, "permission denied; make it readable (chmod u+r)") from None
     except OSError as error:
         raise ImageError(name, f"cannot be read: {error.strerror or error}") from None
+    if stat.S_ISDIR(mode):
+        raise ImageError(name, f"is a folder; give {wanted} inside it")
+    if not stat.S_ISREG(mode):
+        kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise ImageError(name, f"is a {kind}; give {wanted}{rest}")
 
 
 def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> bytes:

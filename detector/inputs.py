@@ -1,4 +1,5 @@
-"""The pictures that a command line names (files, folders, patterns, standard input) and names for their results."""
+"""The pictures and videos that a command line names (files, folders, patterns, standard input, cameras); and names
+for their results."""
 
 from __future__ import annotations
 
@@ -14,6 +15,10 @@ JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 OTHER_SUFFIXES = (".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".jp2")
 NETPBM_SUFFIXES = (".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = frozenset((*JPEG_SUFFIXES, *OTHER_SUFFIXES, *NETPBM_SUFFIXES))
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts", ".3gp", ".mjpeg")
+)
+CAMERA = re.compile(r"camera:(\d{1,3})")
 OUTPUT_MARK = ".detected"  # of our own pictures and results, which a folder or a pattern never yields
 MAX_STEM_BYTES = 200  # most file systems end names at 255 bytes; mark, number, suffix and temporary name need the rest
 
@@ -27,40 +32,51 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Video:
+    """A video to look at frame by frame: `path` of its file, None for the camera of number `camera`."""
+
+    name: str
+    path: Path | None
+    camera: int = 0
+
+
+@dataclass(frozen=True)
 class Problem:
-    """An argument that names no picture, and the `reason` in one line."""
+    """An argument that names nothing to look at, and the `reason` in one line."""
 
     name: str
     reason: str
+
+
+Source = Picture | Video | Problem
 
 
 def expand(
     arguments: Sequence[str],
     sample: Callable[[str], Path],
     note: Callable[[str], None],
-) -> Iterator[Picture | Problem]:
-    """Yield the pictures that `arguments` name, in their order and each file once, and a Problem for what names none.
+) -> Iterator[Source]:
+    """Yield what `arguments` name, in their order and each file once, and a Problem for what names nothing.
 
     A folder yields the pictures in it and below, known by suffix; a pattern (`*`, `?`, `[...]`, `**`) that is not a
     file's own name yields the files that match. Both come in natural order, without hidden files and without the
-    outputs of earlier runs. `-` is standard input. Where `samples` or `samples/NAME` does not exist, `sample` may know
-    a bundled picture NAME (else it raises FileNotFoundError), and `note` is told which. Only names are held in memory,
-    never pictures.
+    outputs of earlier runs. A video is known by its suffix and is taken where it is named, or by a pattern that ends
+    in its suffix; a folder's are passed over. `-` is standard input, `camera:0` the first camera. Where `samples` or
+    `samples/NAME` does not exist, `sample` may know a bundled picture NAME (else it raises FileNotFoundError), and
+    `note` is told which. Only names are held in memory, never pictures.
     """
     seen: set[str] = set()
     for argument in arguments:
         for item in _expand_one(argument, sample, note):
-            if isinstance(item, Picture):
-                key = os.path.realpath(item.path) if item.path else STDIN
+            if not isinstance(item, Problem):
+                key = os.path.realpath(item.path) if item.path else item.name
                 if key in seen:
                     continue
                 seen.add(key)
             yield item
 
 
-def _expand_one(
-    argument: str, sample: Callable[[str], Path], note: Callable[[str], None]
-) -> Iterator[Picture | Problem]:
+def _expand_one(argument: str, sample: Callable[[str], Path], note: Callable[[str], None]) -> Iterator[Source]:
     """Yield what one argument names; a file may come twice."""
     if argument == STDIN:
         yield Picture(STDIN, None)
@@ -70,6 +86,9 @@ def _expand_one(
         return
     path = Path(argument)
     if not _exists(path):
+        if camera := CAMERA.fullmatch(argument):
+            yield Video(f"camera:{int(camera[1])}", None, int(camera[1]))
+            return
         if re.search(r"[*?[]", argument):
             yield from _match(argument)
             return
@@ -82,7 +101,12 @@ def _expand_one(
     if stat.S_ISDIR(_mode(path)):
         yield from _walk(path)
     else:
-        yield Picture(argument, path)
+        yield _named(argument, path)
+
+
+def _named(name: str, path: Path) -> Picture | Video:
+    """Return a file as what its suffix says."""
+    return Video(name, path) if path.suffix.casefold() in VIDEO_SUFFIXES else Picture(name, path)
 
 
 def _exists(path: Path) -> bool:
@@ -120,7 +144,7 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.casefold() in SUFFIXES and not path.stem.casefold().endswith(OUTPUT_MARK)
 
 
-def _walk(folder: Path) -> Iterator[Picture | Problem]:
+def _walk(folder: Path) -> Iterator[Source]:
     """Yield the pictures of a folder, then those of its subfolders; a folder reached twice by links comes once."""
     waiting, visited, found = [folder], set[str](), False
     while waiting:
@@ -156,7 +180,7 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def _match(pattern: str) -> Iterator[Picture | Problem]:
+def _match(pattern: str) -> Iterator[Source]:
     """Yield the files that match a pattern; one that ends in a wildcard takes pictures only."""
     parts = Path(pattern).parts
     root = Path(Path(pattern).anchor)
@@ -172,7 +196,7 @@ def _match(pattern: str) -> Iterator[Picture | Problem]:
         taken = _is_picture(path) or (inner[-1][-1] not in "*?]" and not path.stem.endswith(OUTPUT_MARK))
         if taken and not hidden and stat.S_ISREG(_mode(path)):
             found = True
-            yield Picture(str(path), path)
+            yield _named(str(path), path)
     if not found:
         yield Problem(pattern, "no such file, and as a pattern it matches no picture")
 
@@ -192,9 +216,10 @@ class OutputNames:
         self._used: set[str] = set()
         self._last: dict[str, int] = {}  # the last number given to a base name
 
-    def stem(self, picture: Picture) -> str:
-        """Return the stem for the results of `picture`, such as `x` or `x-2`."""
-        base = picture.path.stem if picture.path else "stdin"
+    def stem(self, source: Picture | Video) -> str:
+        """Return the stem for the results of `source`, such as `x` or `x-2`."""
+        nameless = f"camera-{source.camera}" if isinstance(source, Video) else "stdin"
+        base = source.path.stem if source.path else nameless
         while len(os.fsencode(base)) > MAX_STEM_BYTES:
             base = base[:-1]
         number = self._last.get(base.casefold(), 1)

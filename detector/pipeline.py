@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from detector.classes import det_names
 from detector.config import DetectOptions
 from detector.crops import warp
 from detector.detections import Detections
-from detector.runtimes.classifier import load_classifier
-from detector.weights import find_model
+from detector.ensemble import RegionScores, score_regions
+from detector.runtimes.classifier import Classifier, load_classifier
+from detector.weights import Model, find_model
 from proposals.boxes import nms_per_class
 from proposals.frame import Image, check_image
 from proposals.opencv import selective_search_opencv
@@ -28,14 +28,15 @@ class Trace:
     """What every stage made of one picture, for teaching and measuring; seconds per stage by the wall clock."""
 
     proposals: Proposals
-    crops: int
-    scores: npt.NDArray[np.float32]  # [crops, 1 + classes], column 0 is background
+    crops: int  # that were classified, by all networks together
+    scores: npt.NDArray[np.float32]  # [proposals, 1 + classes], column 0 is background
     detections: Detections
     seconds: dict[str, float]
+    asked: tuple[int, ...] = ()  # how many of the proposals each network of the ensemble saw
 
 
 class Detector:
-    """The whole pipeline with its network loaded; one object serves any number of pictures."""
+    """The whole pipeline with its networks loaded; one object serves any number of pictures."""
 
     def __init__(self, options: DetectOptions | None = None) -> None:
         """Load the network that `options` name (default: configs/detect.toml's).
@@ -51,10 +52,19 @@ class Detector:
         o = self.options
         if o.backend == "own":
             threading.Thread(target=_warm_up, daemon=True).start()
-        model = find_model(o.model)
-        if o.crop_size:
-            model = replace(model, size=o.crop_size)
-        self.classify = load_classifier(model, o.runtime, o.device, o.precision, o.batch_size)
+        names = [o.model, *(name.strip() for name in o.ensemble.split(",") if name.strip())]
+        self.members = tuple(
+            load_classifier(_model(name, o.crop_size), o.runtime, o.device, o.precision, o.batch_size) for name in names
+        )
+
+        for name, member in zip(names[1:], self.members[1:], strict=True):
+            if member.model.labels != self.classify.model.labels:
+                raise ValueError(f"{name} has other classes than {names[0]}: their scores cannot be averaged")
+
+    @property
+    def classify(self) -> Classifier:
+        """The network, of an ensemble the first one: crops [N, S, S, 3] in, scores [N, 1 + classes] out."""
+        return self.members[0]
 
     def __call__(self, image: Image) -> Detections:
         """Return what is in `image` (uint8 RGB [H, W, 3]), by falling score. Raises: ValueError for another array."""
@@ -66,13 +76,12 @@ class Detector:
         clock = _Clock()
         proposals = self.propose(image)
         clock.stop("propose")
-        crops = self.crop(image, proposals)
-        clock.stop("crop")
-        scores = self.classify(crops)
+        found = self.score(image, proposals)
         clock.stop("classify")
-        detections = self.suppress(image, proposals, scores)
+        clock.move("classify", "crop", found.crop_seconds)
+        detections = self.suppress(image, proposals, found.scores)
         clock.stop("suppress")
-        return Trace(proposals, len(crops), scores, detections, clock.seconds)
+        return Trace(proposals, sum(found.asked), found.scores, detections, clock.seconds, found.asked)
 
     def propose(self, image: Image) -> Proposals:
         """Return the regions to look at: Selective Search with the superpixel size doubled (section 8)."""
@@ -88,6 +97,10 @@ class Detector:
         model = self.classify.model
         return warp(image, proposals.boxes, model.size, model.fill)
 
+    def score(self, image: Image, proposals: Proposals) -> RegionScores:
+        """Return the scores of each region, cropped as `crop` does, averaged over the ensemble (section 8)."""
+        return score_regions(self.members, image, proposals.boxes, self.options.cascade or None)
+
     def suppress(self, image: Image, proposals: Proposals, scores: npt.NDArray[np.float32]) -> Detections:
         """Return the detections that the threshold and non-maximum suppression, class by class, leave (R-CNN).
 
@@ -101,13 +114,20 @@ class Detector:
             labels=columns + 1,
             sources=proposals.sources[kept],
             image_size=(image.shape[1], image.shape[0]),
-            class_names=det_names(),
+            class_names=self.classify.model.labels,
         ).ordered()
 
     def describe(self) -> str:
         """Return in one line what runs where."""
         o = self.options
-        return f"Selective Search ({o.backend}, superpixel scale {o.superpixel_scale}); {self.classify.describe()}"
+        search = f"Selective Search ({o.backend}, superpixel scale {o.superpixel_scale})"
+        return "; ".join([search, *(member.describe() for member in self.members)])
+
+
+def _model(name: str, crop_size: int) -> Model:
+    """Return the model of a name; `crop_size` not 0 is that of all that name none themselves (NAME@SIZE)."""
+    model = find_model(name)
+    return replace(model, size=crop_size) if crop_size and "@" not in name else model
 
 
 def _warm_up() -> None:
@@ -123,6 +143,11 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
+
+    def move(self, source: str, stage: str, seconds: float) -> None:
+        """Count `seconds` of the stage `source` as another one, which stands before it."""
+        rest = self.seconds.pop(source) - seconds
+        self.seconds[stage], self.seconds[source] = seconds, rest
 
     def stop(self, stage: str) -> None:
         now = time.perf_counter()

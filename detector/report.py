@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
@@ -76,6 +77,7 @@ class Report:
         self._begun = self._open = False
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._terminal_lock = threading.RLock()  # the log speaks from other threads
         if format == TABLE:
             _reconfigure(sys.stdout, errors="backslashreplace")
         else:
@@ -195,14 +197,15 @@ class Report:
     @contextmanager
     def _without_bar(self) -> Iterator[None]:
         """Take the progress bar off the terminal while something else is printed."""
-        if self._progress is None:
-            yield
-            return
-        self._progress.stop()
-        try:
-            yield
-        finally:
-            self._progress.start()
+        with self._terminal_lock:
+            if self._progress is None:
+                yield
+                return
+            self._progress.stop()
+            try:
+                yield
+            finally:
+                self._progress.start()
 
 
 class _Notes(logging.Handler):

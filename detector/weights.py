@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,19 +11,24 @@ from functools import cache
 from importlib.resources import files
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from detector.networks.inception_v3 import INCEPTION_V3, MIN_SIZE
+from detector.classes import IMAGENET_CLASSES, det_names
+from detector.networks.googlenet import googlenet
+from detector.networks.inception_v3 import MIN_SIZE, inception_v3
 from detector.networks.layers import Layer, convolutions
 
 Array = npt.NDArray[np.float32]
+Outputs = Literal["imagenet", "det", "own"]
 
-NETWORKS: dict[str, tuple[Layer, ...]] = {"inception_v3": INCEPTION_V3}
+NETWORKS = ("inception_v3", "googlenet")
 MAX_SIZE = 640  # beyond it there is nothing to gain
 DOWNLOADED = "torchvision_googlenet"  # the network that torchvision defines and fetches; torch runtime only
+# what the metadata of a weights file need not say
+OPTIONAL = {"sharpness": "0", "classes": str(IMAGENET_CLASSES), "width": "1", "norm": "lrn", "class_names": "[]"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,10 @@ class Model:
     sharpness: float  # softmax of sharpness x logits / their standard deviation; 0: of the logits as they are
     quantized: bool  # whether the file holds the intervals that an 8-bit run needs
     about: str
+    classes: int = IMAGENET_CLASSES  # outputs of the network
+    width: float = 1.0  # factor of GoogLeNet's channels
+    norm: str = "lrn"  # GoogLeNet's: the paper's lrn, or batch (batch norm, folded in)
+    class_names: tuple[str, ...] = ()  # of own classes: outputs 1.., output 0 being background
 
     def __post_init__(self) -> None:
         where = self.file or self.name
@@ -51,13 +61,51 @@ class Model:
                 f"{where}: mean must lie in 0..255, scale be above 0 and sharpness not below 0, "
                 f"got {self.mean}, {self.scale} and {self.sharpness}"
             )
+        if self.network != "googlenet" and (self.width, self.norm) != (1.0, "lrn"):
+            raise ValueError(f"{where}: width and norm are GoogLeNet's; {self.network} has none of them")
+        names = self.class_names
+        if names and (len(names) != self.classes - 1 or len(set(names)) != len(names) or not all(names)):
+            raise ValueError(
+                f"{where}: {self.classes} outputs are background and {self.classes - 1} classes, each with a name of "
+                f"its own; class_names has {len(set(names) - {''})} different ones"
+            )
+        if not names and self.classes != IMAGENET_CLASSES and self.classes != 1 + len(det_names()):
+            raise ValueError(
+                f"{where}: {self.classes} outputs are neither ImageNet's {IMAGENET_CLASSES} nor background and the "
+                f"{len(det_names())} detection classes; name the others in class_names"
+            )
+        try:
+            if self.network in NETWORKS:
+                _ = self.layers
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
 
     @property
     def layers(self) -> tuple[Layer, ...]:
         """The network as data; raises ValueError for the one that only torchvision defines."""
-        if self.network not in NETWORKS:
-            raise ValueError(f"model '{self.name}' runs in torch only; leave --runtime openvino out")
-        return NETWORKS[self.network]
+        match self.network:
+            case "googlenet":
+                return googlenet(self.classes, self.norm, self.width)
+            case "inception_v3":
+                return inception_v3(self.classes)
+            case _:
+                raise ValueError(f"model '{self.name}' runs in torch only; leave --runtime openvino out")
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the network's outputs are.
+
+        "imagenet": its 1,000 leaves, which are summed into background and the 200 detection classes; "det": background
+        and these 200; "own": background and `class_names`.
+        """
+        if self.class_names:
+            return "own"
+        return "imagenet" if self.classes == IMAGENET_CLASSES else "det"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels 1.. of a detection with this network: columns 1.. of its scores."""
+        return self.class_names or det_names()
 
     @property
     def fill(self) -> tuple[int, int, int]:
@@ -106,11 +154,14 @@ def describe_models() -> list[tuple[str, str]]:
 
 
 def find_model(name: str) -> Model:
-    """Return the model of that name, or the one in the weights file at that path.
+    """Return the model of that name, or the one in the weights file at that path; NAME@SIZE for crops of another size.
 
     A weights file of the user's (.safetensors) names its network, crop size and normalisation in its metadata.
     Raises: FileNotFoundError when `name` is neither, ValueError when the file is not such a one.
     """
+    base, at, size = name.rpartition("@")
+    if at and base and size.isdecimal() and not Path(name).is_file():
+        return replace(find_model(base), size=int(size))
     if name in _models():
         model = _models()[name]
         if not model.file:
@@ -119,22 +170,50 @@ def find_model(name: str) -> Model:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"{name}: no model of that name and no file; known models: {', '.join(_models())}")
+    if path.suffix.lower() in (".pth", ".pt", ".ckpt"):
+        raise ValueError(
+            f"{path}: a torch checkpoint; weights of this project are .safetensors. torchvision's GoogLeNet is --model "
+            f"{DOWNLOADED} (without a download where torch's hub folder holds the file)"
+        )
     metadata, keys = _header(path)
+    missing = [key for key in ("size", "mean", "scale", "network") if key not in metadata]
+    if missing:
+        raise ValueError(f"{path}: its metadata lacks '{missing[0]}'; not a weights file of this project")
+    fields = OPTIONAL | metadata
+    if fields["network"] not in NETWORKS:
+        raise ValueError(f"{path}: unknown network '{fields['network']}'; there are {', '.join(NETWORKS)}")
     try:
-        numbers = {key: metadata[key] for key in ("size", "mean", "scale")} | {
-            "sharpness": metadata.get("sharpness", "0")
-        }
-        network = metadata["network"]
-    except KeyError as error:
-        raise ValueError(f"{path}: its metadata lacks {error}; not a weights file of this project") from None
-    if network not in NETWORKS:
-        raise ValueError(f"{path}: unknown network '{network}'; there are {', '.join(NETWORKS)}")
-    try:
-        size, (mean, scale, sharpness) = int(numbers.pop("size")), map(float, numbers.values())
+        size, classes = int(fields["size"]), int(fields["classes"])
+        mean, scale, sharpness, width = (float(fields[key]) for key in ("mean", "scale", "sharpness", "width"))
     except ValueError as error:
         raise ValueError(f"{path}: a number of its metadata is none ({error})") from None
-    quantized = any(key.endswith(".range") for key in keys)
-    return Model(path.stem, network, str(path), "", size, mean, scale, sharpness, quantized, str(path))
+    return Model(
+        name=path.stem,
+        network=fields["network"],
+        file=str(path),
+        sha256="",
+        size=size,
+        mean=mean,
+        scale=scale,
+        sharpness=sharpness,
+        quantized=any(key.endswith(".range") for key in keys),
+        about=str(path),
+        classes=classes,
+        width=width,
+        norm=fields["norm"],
+        class_names=_names(path, fields["class_names"]),
+    )
+
+
+def _names(path: Path, text: str) -> tuple[str, ...]:
+    """Return the class names of a file's metadata, a JSON list of texts."""
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path}: class_names of its metadata must be a JSON list of names")
+    return tuple(names)
 
 
 def _header(path: Path) -> tuple[dict[str, str], list[str]]:
@@ -156,7 +235,7 @@ def load_weights(model: Model) -> Weights:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    layers = model.layers
+    _ = model.layers  # raises for a network that has no weights file
     path = Path(model.file)
     content = path.read_bytes()
     if model.sha256 and hashlib.sha256(content).hexdigest() != model.sha256:
@@ -167,7 +246,15 @@ def load_weights(model: Model) -> Weights:
         arrays = load(content)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
-    for conv in convolutions(layers):
+    except KeyError as error:  # numpy has no such type
+        raise ValueError(f"{path}: holds arrays of type {error}; save them as float32 or float16") from None
+    check_arrays(model, arrays)
+    return Weights(arrays)
+
+
+def check_arrays(model: Model, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise ValueError, naming the file and the array, unless `arrays` are those that the network needs."""
+    for conv in convolutions(model.layers):
         wanted: dict[str, tuple[int, ...]] = {
             "weight": (conv.outputs, conv.inputs, *conv.kernel),
             "bias": (conv.outputs,),
@@ -178,15 +265,19 @@ def load_weights(model: Model) -> Weights:
         if model.quantized and conv.relu:
             wanted["range"] = (2,)
         for part, shape in wanted.items():
-            _check(path, model.network, f"{conv.name}.{part}", arrays.get(f"{conv.name}.{part}"), shape)
-    return Weights(arrays)
+            _check(model, f"{conv.name}.{part}", arrays.get(f"{conv.name}.{part}"), shape)
 
 
-def _check(path: Path, network: str, name: str, found: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> None:
+def _check(model: Model, name: str, found: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless the array `name` is there, of that shape and finite; an interval must not be empty."""
+    path = model.file
     if found is None or found.shape != shape:
         what = "is missing" if found is None else f"has shape {list(found.shape)}"
-        raise ValueError(f"{path}: {name} {what}, {network} needs {list(shape)}; the file belongs to another network")
+        variant = f" of width {model.width:g} and {model.classes} outputs" if model.network == "googlenet" else ""
+        raise ValueError(
+            f"{path}: {name} {what}, {model.network}{variant} needs {list(shape)}; the file belongs to another "
+            "network, or its metadata names other classes or another width than it has"
+        )
     if not np.isfinite(found.astype(np.float32)).all():
         raise ValueError(f"{path}: {name} has a value that is not a finite number; train or convert it again")
     if name.endswith(".range") and not found[0] < found[1]:

@@ -142,19 +142,24 @@ def _module_8(name: str, inputs: int) -> Branches:
     )
 
 
-INCEPTION_V3: tuple[Layer, ...] = (
-    *_stem(),
-    _module_35("Mixed_5b", 192, 32),
-    _module_35("Mixed_5c", 256, 64),
-    _module_35("Mixed_5d", 288, 64),
-    _reduction_17(),
-    _module_17("Mixed_6b", 128),
-    _module_17("Mixed_6c", 160),
-    _module_17("Mixed_6d", 160),
-    _module_17("Mixed_6e", 192),
-    _reduction_8(),
-    _module_8("Mixed_7b", 1280),
-    _module_8("Mixed_7c", 2048),
-    GlobalAvgPool(),
-    Conv("Logits/Conv2d_1c_1x1", FEATURES, CLASSES, relu=False),
-)
+def inception_v3(classes: int = CLASSES) -> tuple[Layer, ...]:
+    """Return the network with `classes` outputs."""
+    return (
+        *_stem(),
+        _module_35("Mixed_5b", 192, 32),
+        _module_35("Mixed_5c", 256, 64),
+        _module_35("Mixed_5d", 288, 64),
+        _reduction_17(),
+        _module_17("Mixed_6b", 128),
+        _module_17("Mixed_6c", 160),
+        _module_17("Mixed_6d", 160),
+        _module_17("Mixed_6e", 192),
+        _reduction_8(),
+        _module_8("Mixed_7b", 1280),
+        _module_8("Mixed_7c", 2048),
+        GlobalAvgPool(),
+        Conv("Logits/Conv2d_1c_1x1", FEATURES, classes, relu=False),
+    )
+
+
+INCEPTION_V3 = inception_v3()

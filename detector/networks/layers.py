@@ -33,17 +33,42 @@ class Conv:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Maximum over a square window, without padding."""
+    """Maximum over a square window; `pad`: positions on each side that never win.
+
+    ceil: a last window may reach beyond the edge, as in Caffe.
+    """
 
     kernel: int
     stride: int
+    pad: int = 0
+    ceil: bool = False
 
 
 @dataclass(frozen=True)
 class AvgPool:
-    """Mean over a square window of stride 1, padded to keep the size; the padding is left out of the count."""
+    """Mean over a square window; padding is left out of the count."""
 
     kernel: int
+    stride: int = 1
+    padding: Padding = "same"
+
+    @property
+    def pad(self) -> int:
+        """Padding on each side."""
+        return self.kernel // 2 if self.padding == "same" else 0
+
+
+@dataclass(frozen=True)
+class LRN:
+    """Local response normalisation: x / (k + alpha / size * sum of squares of `size` neighbouring channels) ** beta.
+
+    Krizhevsky et al. 2012, section 3.3; alpha divided by the window, as in Caffe, torch and OpenVINO.
+    """
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
 
 
 @dataclass(frozen=True)
@@ -59,14 +84,25 @@ class Branches:
     branches: tuple[tuple[Layer, ...], ...]
 
 
-Layer = Conv | MaxPool | AvgPool | GlobalAvgPool | Branches
+@dataclass(frozen=True)
+class Auxiliary:
+    """A classifier on the side, in training only: the main path goes past it, and inference has none of it."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    dropout: float  # share of the features dropped before the last layer
+
+
+Layer = Conv | MaxPool | AvgPool | GlobalAvgPool | LRN | Branches | Auxiliary
 
 
 def convolutions(layers: tuple[Layer, ...]) -> Iterator[Conv]:
-    """Yield every convolution of a network, in the order in which it is defined."""
+    """Yield every convolution of a network, in the order in which it is defined, those of auxiliary heads included."""
     for layer in layers:
         if isinstance(layer, Conv):
             yield layer
         elif isinstance(layer, Branches):
             for branch in layer.branches:
                 yield from convolutions(branch)
+        elif isinstance(layer, Auxiliary):
+            yield from convolutions(layer.layers)

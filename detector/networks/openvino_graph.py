@@ -13,7 +13,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
-from detector.networks.layers import AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
+from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
 from detector.weights import Model, Weights
 
 LEVELS = 256  # of an 8-bit quantization
@@ -48,22 +48,28 @@ class _Builder:
         x = ops.add(x, ops.constant(self.weights.bias(layer.name).reshape(1, -1, 1, 1)))
         if not layer.relu:
             return x
-        return self.quantized(ops.relu(x), *self.weights.interval(layer.name))
+        x = ops.relu(x)
+        return self.quantized(x, *self.weights.interval(layer.name)) if self.int8 else x  # float files have none
 
     def layer(self, x: ov.Node, layer: Layer) -> ov.Node:
         match layer:
             case Conv():
                 return self.conv(x, layer)
-            case MaxPool(kernel, stride):
+            case MaxPool(kernel, stride, pad, ceil):
                 # opset 1: without the index output of the later versions, which is slower
-                return ov.opset1.max_pool(x, [stride, stride], [0, 0], [0, 0], [kernel, kernel])
-            case AvgPool(kernel):
-                pad = [kernel // 2, kernel // 2]
-                return ops.avg_pool(x, [1, 1], pad, pad, [kernel, kernel], exclude_pad=True)
+                ends, rounding = [pad, pad], "ceil" if ceil else "floor"
+                return ov.opset1.max_pool(x, [stride, stride], ends, ends, [kernel, kernel], rounding)
+            case AvgPool(kernel, stride):
+                ends = [layer.pad, layer.pad]
+                return ops.avg_pool(x, [stride, stride], ends, ends, [kernel, kernel], exclude_pad=True)
+            case LRN(size, alpha, beta, k):
+                return ops.lrn(x, ops.constant(np.array([1], np.int64)), alpha, beta, k, size)
             case GlobalAvgPool():
                 return ops.reduce_mean(x, ops.constant(np.array([2, 3], np.int64)), keep_dims=True)
             case Branches(_, branches):
                 return ops.concat([self.sequence(x, branch) for branch in branches], axis=1)
+            case Auxiliary():
+                return x
 
     def sequence(self, x: ov.Node, layers: tuple[Layer, ...]) -> ov.Node:
         for layer in layers:

@@ -2,65 +2,90 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from detector.networks.layers import AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
+from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
 from detector.weights import Weights
+
+Norm = Literal["none", "batch"]
+EPSILON = 1e-3  # of batch norm, as TF-Slim's and torchvision's Inception networks
 
 
 class ConvReLU(nn.Module):
-    """One `Conv` layer: convolution with bias, then ReLU unless it is off."""
+    """One `Conv` layer: convolution with bias, then ReLU unless it is off.
 
-    def __init__(self, layer: Conv) -> None:
+    With norm "batch", for training, batch norm stands between the two and takes the place of the bias. A convolution
+    without ReLU is a classifier and keeps its bias.
+    """
+
+    def __init__(self, layer: Conv, norm: Norm = "none") -> None:
         super().__init__()
-        self.conv = nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.pad)
+        batch = norm == "batch" and layer.relu
+        self.conv = nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.pad, bias=not batch)
+        self.norm = nn.BatchNorm2d(layer.outputs, EPSILON) if batch else None
         self.relu = layer.relu
         self.source = layer.name
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H', W']."""
         x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
         return x.relu() if self.relu else x
 
 
 class Concatenated(nn.Module):
     """One `Branches` layer: the branches' outputs side by side along the channels."""
 
-    def __init__(self, layer: Branches) -> None:
+    def __init__(self, layer: Branches, norm: Norm = "none") -> None:
         super().__init__()
-        self.branches = nn.ModuleList(torch_network(branch) for branch in layer.branches)
+        self.branches = nn.ModuleList(torch_network(branch, norm) for branch in layer.branches)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, sum of the branches' channels, H', W']."""
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
-def _module(layer: Layer) -> nn.Module:
+def _module(layer: Layer, norm: Norm) -> nn.Module:
     match layer:
         case Conv():
-            return ConvReLU(layer)
-        case MaxPool(kernel, stride):
-            return nn.MaxPool2d(kernel, stride)
-        case AvgPool(kernel):
-            return nn.AvgPool2d(kernel, 1, kernel // 2, count_include_pad=False)
+            return ConvReLU(layer, norm)
+        case MaxPool(kernel, stride, pad, ceil):
+            return nn.MaxPool2d(kernel, stride, pad, ceil_mode=ceil)
+        case AvgPool(kernel, stride):
+            return nn.AvgPool2d(kernel, stride, layer.pad, count_include_pad=False)
         case GlobalAvgPool():
             return nn.AdaptiveAvgPool2d(1)
+        case LRN(size, alpha, beta, k):
+            return nn.LocalResponseNorm(size, alpha, beta, k)
         case Branches():
-            return Concatenated(layer)
+            return Concatenated(layer, norm)
+        case Auxiliary():
+            return nn.Identity()  # only a training network has it (training_module.py)
 
 
-def torch_network(layers: tuple[Layer, ...]) -> nn.Sequential:
-    """Return the module `[B, 3, H, W] -> [B, outputs, 1, 1]` of a network, with torch's initial weights."""
-    return nn.Sequential(*(_module(layer) for layer in layers))
+def torch_network(layers: tuple[Layer, ...], norm: Norm = "none") -> nn.Sequential:
+    """Return the module `[B, 3, H, W] -> [B, outputs, 1, 1]` of a network, with torch's initial weights.
+
+    It has one part for each layer. norm: see ConvReLU; "none" is the network at inference.
+    """
+    return nn.Sequential(*(_module(layer, norm) for layer in layers))
 
 
 def load_into(module: nn.Module, weights: Weights) -> None:
-    """Copy `weights` into a module made by `torch_network`."""
+    """Copy `weights` into a module made by `torch_network` without batch norm."""
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, ConvReLU):
-                part.conv.weight.copy_(torch.from_numpy(weights.kernel(part.source)))
-                bias = part.conv.bias
-                assert bias is not None  # ConvReLU always has one
-                bias.copy_(torch.from_numpy(weights.bias(part.source)))
+                copy_into(part, weights)
+
+
+def copy_into(part: ConvReLU, weights: Weights) -> None:
+    """Copy the weights of one convolution. Raises: ValueError where its bias was left to batch norm."""
+    if part.conv.bias is None:
+        raise ValueError(f"{part.source}: weights with batch norm folded in need a network with norm 'none'")
+    part.conv.weight.copy_(torch.from_numpy(weights.kernel(part.source)))
+    part.conv.bias.copy_(torch.from_numpy(weights.bias(part.source)))

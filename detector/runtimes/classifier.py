@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,9 @@ from detector.weights import Model
 
 Crops = npt.NDArray[np.uint8]  # [N, size, size, 3] RGB
 Scores = npt.NDArray[np.float32]  # [N, 1 + classes], column 0 is background
+WriteCrops = Callable[[int, int, Crops], object]  # (start, stop, out): puts crops start..stop into out
 
+CPU_BATCH = 8  # crops at a time on a CPU where nobody asks otherwise: the fastest measured
 DET, IMAGENET = "det", "imagenet"  # what scores are of: background and the 200 detection classes, or ImageNet's 1,000
 
 
@@ -26,19 +29,34 @@ class Classifier(Protocol):
         """Return the scores of `crops` [N, size, size, 3] -> [N, 1 + classes]; N may be 0."""
         ...
 
+    def score(self, count: int, write: WriteCrops) -> Scores:
+        """Return the scores of `count` crops that `write` makes where the network wants them, a batch at a time.
+
+        So the crops of a picture need not all be there at once, and are made while the network works.
+        """
+        ...
+
     def describe(self) -> str:
         """Return in one line what runs where."""
         ...
 
 
-def summed_leaves(classes: str) -> npt.NDArray[np.float32] | None:
-    """Return the matrix that adds a network's softmax scores into `classes`: leaf_matrix() for det, None for imagenet.
+def summed_leaves(classes: str, model: Model) -> npt.NDArray[np.float32] | None:
+    """Return the matrix that adds a network's softmax scores into `classes`; None where they stay as they are.
 
-    Raises: ValueError for other classes.
+    They do for imagenet, and for det where the network's outputs are background and its classes already.
+    Raises: ValueError for other classes, or ImageNet's of a network that has not got them.
     """
     if classes not in (DET, IMAGENET):
         raise ValueError(f"classes must be {DET} or {IMAGENET}, got '{classes}'")
-    return leaf_matrix() if classes == DET else None
+    if model.outputs == IMAGENET:
+        return leaf_matrix() if classes == DET else None
+    if classes == IMAGENET:
+        raise ValueError(
+            f"{model.file or model.name}: its {model.classes} outputs are background and classes of its own, not "
+            "ImageNet's 1,000; take a network with those"
+        )
+    return None
 
 
 def load_classifier(
@@ -46,10 +64,11 @@ def load_classifier(
 ) -> Classifier:
     """Return `model` loaded into a runtime.
 
-    runtime: auto, openvino or torch; device: auto, cpu or cuda; precision: auto, f32, bf16 or int8; classes: det, or
-    imagenet for the 1,000 softmax scores of the network as they are, without background: scores are then [N, 1000].
-    `auto` takes CUDA where a driver is present, through torch, and otherwise OpenVINO on the CPU; a network that
-    only torch has runs in torch. Raises: ValueError for a combination that does not exist, or damaged weights.
+    runtime: auto, openvino or torch; device: auto, cpu or cuda; precision: auto, f32, bf16 or int8; batch_size: 0 for
+    what suits the device; classes: det, or imagenet for the 1,000 softmax scores of the network as they are, without
+    background: scores are then [N, 1000]. `auto` takes CUDA where a driver is present, through torch, and otherwise
+    OpenVINO on the CPU; a network that only torch has runs in torch. Raises: ValueError for a combination that does
+    not exist, or damaged weights.
     """
     if device == "auto":
         wanted = runtime != "openvino" and precision != "int8"
@@ -61,10 +80,14 @@ def load_classifier(
             raise ValueError("OpenVINO does not run on CUDA; use --runtime torch, or --device cpu")
         from detector.runtimes.openvino_runtime import OpenVinoClassifier
 
-        return OpenVinoClassifier(model, precision, batch_size, classes)
+        return OpenVinoClassifier(model, precision, batch_size or CPU_BATCH, classes)
+    if device == "cuda":
+        from detector.runtimes.cuda_runtime import CudaClassifier
+
+        return CudaClassifier(model, precision, batch_size, classes)
     from detector.runtimes.torch_runtime import TorchClassifier
 
-    return TorchClassifier(model, device, precision, batch_size, classes)
+    return TorchClassifier(model, device, precision, batch_size or CPU_BATCH, classes)
 
 
 def _cuda_driver() -> bool:

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from detector.classes import IMAGENET_CLASSES
 from detector.networks.openvino_graph import scores_model
 from detector.runtimes import model_cache
-from detector.runtimes.classifier import DET, Crops, Scores, summed_leaves
+from detector.runtimes.classifier import DET, Crops, Scores, WriteCrops, summed_leaves
 from detector.weights import Model, file_digest, load_weights
 
 PRECISIONS = ("f32", "bf16", "int8")
@@ -25,9 +24,12 @@ class OpenVinoClassifier:
     Each crop's scores do not depend on its batch or on the number of streams.
     """
 
-    def __init__(self, model: Model, precision: str = "auto", batch_size: int = 8, classes: str = DET) -> None:
+    def __init__(
+        self, model: Model, precision: str = "auto", batch_size: int = 8, classes: str = DET, streams: int = 0
+    ) -> None:
         """Compile the model, or fetch it compiled from the cache.
 
+        streams: batches that are worked on at the same time, which share the cores; 0 for as many as suit the machine.
         precision `auto`: int8 where the weights were trained for it, else bf16 where the CPU has it, else f32.
         Raises: OSError when the weights cannot be read, ValueError when they are damaged or lack what int8 needs.
         """
@@ -42,47 +44,39 @@ class OpenVinoClassifier:
         self.model = model
         self.precision = precision
         self.batch_size = batch_size
-        leaves = summed_leaves(classes)
-        self._compiled = _compile(core, model, precision, batch_size, leaves)
+        leaves = summed_leaves(classes, model)
+        self._compiled = _compile(core, model, precision, batch_size, leaves, streams)
         self._streams = int(self._compiled.get_property("NUM_STREAMS"))
-        # one request more than streams, so that none of them waits while scores are copied
-        self._requests = [self._compiled.create_infer_request() for _ in range(self._streams + 1)]
+        # one request more than streams, so that none of them waits while crops are made and scores are copied
+        self._requests = [_Request(self._compiled, batch_size, model.size) for _ in range(self._streams + 1)]
         self._turn = threading.Lock()
-        self._outputs = IMAGENET_CLASSES if leaves is None else leaves.shape[1]
+        self._outputs = model.classes if leaves is None else leaves.shape[1]
 
     def __call__(self, crops: Crops) -> Scores:
         """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]; [N, 1000] with classes imagenet."""
-        scores = np.empty((len(crops), self._outputs), np.float32)
-        busy: deque[tuple[ov.InferRequest, int]] = deque()  # oldest first
+        return self.score(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop]))
+
+    def score(self, count: int, write: WriteCrops) -> Scores:
+        """Return the scores of `count` crops that `write` puts into the input of the network, a batch at a time."""
+        scores = np.empty((count, self._outputs), np.float32)
+        busy: deque[tuple[_Request, int]] = deque()  # oldest first
         with self._turn:
             idle = list(self._requests)
             try:
-                for start in range(0, len(crops), self.batch_size):
+                for start in range(0, count, self.batch_size):
                     if not idle:
-                        idle.append(self._collect(busy, scores))
+                        idle.append(_collected(busy, scores))
                     request = idle.pop()
-                    request.start_async({0: self._filled(crops[start : start + self.batch_size])})
+                    stop = min(start + self.batch_size, count)
+                    write(start, stop, request.crops[: stop - start])  # rows beyond hold older crops; nobody reads them
+                    request.run.start_async()
                     busy.append((request, start))
                 while busy:
-                    self._collect(busy, scores)
+                    _collected(busy, scores)
             finally:  # after an interrupt, the requests must be free for the next call
                 for request, _ in busy:
-                    request.wait()
+                    request.run.wait()
         return scores
-
-    def _filled(self, batch: Crops) -> Crops:
-        """Return `batch` filled up to the fixed size; the extra rows are dropped again."""
-        missing = self.batch_size - len(batch)
-        return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)]) if missing else batch
-
-    def _collect(self, busy: deque[tuple[ov.InferRequest, int]], scores: Scores) -> ov.InferRequest:
-        """Wait for the oldest request, copy its scores and return it."""
-        request, start = busy[0]
-        request.wait()
-        rows = scores[start : start + self.batch_size]
-        rows[:] = request.get_output_tensor().data[: len(rows)]
-        busy.popleft()
-        return request
 
     def describe(self) -> str:
         """Return in one line what runs where."""
@@ -92,11 +86,37 @@ class OpenVinoClassifier:
         )
 
 
+class _Request:
+    """An inference request and the array that is its input."""
+
+    def __init__(self, compiled: ov.CompiledModel, batch_size: int, size: int) -> None:
+        self.crops = np.zeros((batch_size, size, size, 3), np.uint8)
+        self.run = compiled.create_infer_request()
+        self.run.set_input_tensor(ov.Tensor(self.crops, shared_memory=True))
+
+
+def _collected(busy: deque[tuple[_Request, int]], scores: Scores) -> _Request:
+    """Wait for the oldest request, copy its scores and return it."""
+    request, start = busy[0]
+    request.run.wait()
+    rows = scores[start : start + len(request.crops)]
+    rows[:] = request.run.get_output_tensor().data[: len(rows)]
+    busy.popleft()
+    return request
+
+
 def _compile(
-    core: ov.Core, model: Model, precision: str, batch_size: int, leaves: npt.NDArray[np.float32] | None
+    core: ov.Core,
+    model: Model,
+    precision: str,
+    batch_size: int,
+    leaves: npt.NDArray[np.float32] | None,
+    streams: int = 0,
 ) -> ov.CompiledModel:
     """Return the compiled model, from the cache where it is there and whole."""
     options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+    if streams:
+        options["NUM_STREAMS"] = str(streams)
     layers = model.layers  # raises for a network that only torch has
     machine = (ov.__version__, core.get_property("CPU", "FULL_DEVICE_NAME"))
     folder = model_cache.cache_folder()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 from urllib.error import URLError
@@ -10,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.classes import IMAGENET_CLASSES
 from detector.networks.torch_module import load_into, torch_network
-from detector.runtimes.classifier import DET, Crops, Scores, summed_leaves
+from detector.runtimes.classifier import DET, Crops, Scores, WriteCrops, summed_leaves
 from detector.weights import Model, load_weights
 
 # torchvision's GoogLeNet takes ImageNet-normalised input and, with `transform_input`, turns it into (x - 0.5) / 0.5
@@ -23,9 +23,19 @@ class TorchClassifier:
     """A network in torch; each crop's scores do not depend on its batch beyond rounding."""
 
     def __init__(
-        self, model: Model, device: str = "cpu", precision: str = "auto", batch_size: int = 8, classes: str = DET
+        self,
+        model: Model,
+        device: str = "cpu",
+        precision: str = "auto",
+        batch_size: int = 8,
+        classes: str = DET,
+        network: nn.Module | None = None,
     ) -> None:
-        """Build the module and move it to `device` (cpu or cuda); precision auto: f32 on the CPU, bf16 on CUDA."""
+        """Build the module and move it to `device` (cpu or cuda); precision auto: f32 on the CPU, bf16 on CUDA.
+
+        network: a module in place of the one that `model` names, copied; one in training, or of random weights.
+        Raises: ValueError without CUDA, for a precision that there is not, or damaged weights.
+        """
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("torch finds no CUDA device here; use --device cpu")
         if precision == "auto":
@@ -36,10 +46,11 @@ class TorchClassifier:
         self.device = torch.device(device)
         self.precision = precision
         self.batch_size = batch_size
-        self._network = load_network(model).eval().to(self.device).to(memory_format=torch.channels_last)
-        leaves = summed_leaves(classes)
+        network = load_network(model) if network is None else copy.deepcopy(network)
+        self._network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        leaves = summed_leaves(classes, model)
         self._leaves = None if leaves is None else torch.from_numpy(leaves).to(self.device)
-        self._outputs = IMAGENET_CLASSES if leaves is None else leaves.shape[1]
+        self._outputs = model.classes if leaves is None else leaves.shape[1]
 
     @torch.inference_mode()
     def __call__(self, crops: Crops) -> Scores:
@@ -51,11 +62,27 @@ class TorchClassifier:
         parts = [self._scores(pixels[start : start + self.batch_size]) for start in starts]
         return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
 
-    def _scores(self, batch: Tensor) -> Tensor:
+    def score(self, count: int, write: WriteCrops) -> Scores:
+        """Return the scores of `count` crops that `write` makes, a batch at a time."""
+        parts = [np.zeros((0, self._outputs), np.float32)]
+        for start in range(0, count, self.batch_size):
+            batch = np.empty((min(self.batch_size, count - start), *[self.model.size] * 2, 3), np.uint8)
+            write(start, start + len(batch), batch)
+            parts.append(self(batch))
+        return np.concatenate(parts)
+
+    def _input(self, batch: Tensor) -> Tensor:
+        """Return what the network takes: uint8 [N, size, size, 3] -> float32 [N, 3, size, size], channels last."""
         x = batch.to(self.device).permute(0, 3, 1, 2).float()
-        x = (x - self.model.mean) / self.model.scale
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits: Tensor = self._network(x)
+        return (x - self.model.mean) / self.model.scale
+
+    def _autocast(self) -> torch.autocast:
+        # without its cache of converted weights, which a recorded CUDA graph must not hold
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
+
+    def _scores(self, batch: Tensor) -> Tensor:
+        with self._autocast():
+            logits: Tensor = self._network(self._input(batch))
         logits = logits.flatten(1).float()
         if self.model.sharpness:
             logits = logits * (self.model.sharpness / logits.std(dim=1, correction=0, keepdim=True))

@@ -75,7 +75,17 @@ def test_help_version_and_models(capsys: pytest.CaptureFixture[str], monkeypatch
     words = (
         "--model --proposals --threshold --nms --top --classes --format --out --device --runtime --batch-size --seed"
     )
-    for option in (*words.split(), "--max-pixels", "--config", "--quiet", "--verbose", "--list-models", "--version"):
+    for option in (
+        *words.split(),
+        "--every",
+        "--frames",
+        "--max-pixels",
+        "--config",
+        "--quiet",
+        "--verbose",
+        "--list-models",
+        "--version",
+    ):
         assert option in text
     default = read_options(DetectOptions)
     assert f"(default: {default.threshold:g})" in text and f"(default: {default.model})" in " ".join(text.split())
@@ -93,9 +103,11 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
         (["--threshold", "nan"], "threshold must lie in 0..1, got nan"),
         (["--nms=-1"], "nms must lie in 0..1, got -1.0"),
         (["--top", "0"], "top must be at least 1, got 0"),
-        (["--batch-size", "0"], "batch_size must "),
+        (["--batch-size", "-1"], "batch_size must "),
         (["--seed=-1"], "seed must not be negative, got -1"),
         (["--max-pixels", "0"], "--max-pixels must be at least 1, got 0"),
+        (["--every", "0"], "--every must be at least 1, got 0"),
+        (["--frames=-1"], "--frames must be at least 1, got -1"),
         (["--threshold", "high"], "argument --threshold: invalid float value: 'high'"),
         (["--top", "1.5"], "argument --top: invalid int value: '1.5'"),
         (["--format", "xml"], "argument --format: invalid choice: 'xml'"),
@@ -106,6 +118,8 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
         (["--classes", "dgo"], "--classes: unknown class 'dgo' (a name or an id 1..200); did you mean 'dog'?"),
         (["--classes", "dog,,cat"], "--classes: unknown class ''"),
         (["--classes", "201"], "--classes: unknown class '201'"),
+        (["--ensemble", "inception_v3,inc"], "--ensemble inc: no model of that name and no file"),
+        (["--cascade", "2"], "cascade must lie in 0..1"),
         (["--model", "inception"], "--model inception: no model of that name and no file; known models: "),
         (["--config", "no.toml"], "--config no.toml: No such file or directory"),
         (["--out", "a.png"], "--out a.png: is no folder; give a folder that can be written"),
@@ -480,6 +494,32 @@ def test_interrupt(album: Path) -> None:
     assert json.loads(first + rest)  # what was done by then is a whole document
 
 
+def test_interrupt_while_standard_input_keeps_the_command_waiting(album: Path) -> None:
+    command = [sys.executable, "-m", "detector.cli", "a.png", "-", "b.png", "--format", "json"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, env=ENVIRONMENT, **pipes)
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    assert json.loads(process.stdout.readline())["picture"] == "a.png"
+    process.send_signal(signal.SIGINT)  # nobody writes to its standard input, nor closes it
+    assert process.wait(30) == 130
+    assert (process.stdout.read(), process.stderr.read()) == (b"", b"detect: interrupted\n")
+    for stream in (process.stdin, process.stdout, process.stderr):
+        stream.close()
+
+
+def test_notes_and_complaints_stay_among_the_results(album: Path) -> None:
+    """On one stream, so that their order shows: read ahead, but told in turn."""
+    (album / "bad.png").write_text("hello")
+    arguments = ["a.png", "bad.png", "samples/dog.jpg", "b.png", "--max-pixels", "2000", "--format", "json"]
+    command = [sys.executable, "-m", "detector.cli", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT, timeout=60)
+    heads = ('{"picture": "a.png"', "detect: bad.png: is not", "detect: samples/dog.jpg is not here", "detect: samples")
+    lines = done.stdout.decode().splitlines()
+    assert len(lines) == 5
+    for line, head in zip(lines, (*heads, '{"picture": "b.png"'), strict=True):
+        assert line.startswith(head)
+
+
 def on_terminal(*arguments: str) -> tuple[int, str]:
     """The status and the screen of a command whose three streams are a terminal of 100 columns."""
     pid, screen = pty.fork()
@@ -588,3 +628,12 @@ print(*peaks, file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ENVIRONMENT, text=True, timeout=120)
     first, second = map(int, done.stderr.split())
     assert second < 1.3 * first
+
+
+def test_an_ensemble_and_its_cascade() -> None:
+    from detector.arguments import options_of, parse_arguments
+
+    args = ["a.jpg", "--no-save", "--model", "inception_v3@96", "--ensemble", "inception_v3@75", "--cascade", "0.3"]
+    options = options_of(parse_arguments(args))
+    assert (options.model, options.ensemble, options.cascade) == ("inception_v3@96", "inception_v3@75", 0.3)
+    assert options_of(parse_arguments([*args, "--exact"])).cascade == 0

@@ -29,7 +29,7 @@ def test_a_file_overrides_and_integers_serve_as_floats(tmp_path):
         ("nms = nan", r"nms must lie in 0\.\.1, got nan"),
         ("top = 0", "top must be at least 1"),
         ("crop_size = 74", r"crop_size must be 0 \(the model's own\) or 75\.\.640, got 74"),
-        ("batch_size = 100000000", r"batch_size must lie in 1\.\.1024"),
+        ("batch_size = 100000000", r"batch_size must lie in 0\.\.1024"),
         ("superpixel_scale = 0", r"superpixel_scale must lie in 1\.\.100"),
         ("seed = -1", "seed must not be negative"),
         ('proposals = "rpn"', "proposals must be one of ss, multibox, both, got 'rpn'"),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.inputs import OutputNames, Picture, Problem, expand, natural
+from detector.inputs import OutputNames, Picture, Problem, Video, expand, natural
 from detector.samples import sample_path
 
 ROOT = Path(__file__).parents[2]
@@ -225,3 +225,40 @@ def test_long_names_leave_room_for_a_suffix(tmp_path: Path) -> None:
 def test_many_equal_names_stay_quick(tmp_path: Path) -> None:
     found = stems([f"{i}/image.jpg" for i in range(20_000)], tmp_path, inputs=[])
     assert found[-1] == "image-20000"
+
+
+@pytest.fixture
+def clips(album: Path) -> Path:
+    for name in ("clip2.mp4", "clip10.MP4", "clip2.detected.mp4", "sub/c.avi", ".hidden.mp4"):
+        (album / name).touch()  # a video is known by its suffix; reading comes later
+    return album
+
+
+def test_videos_are_taken_where_they_are_named(clips: Path) -> None:
+    def found(*arguments: str) -> list[object]:
+        return list(expand(arguments, sample_path, print))
+
+    assert found("sub/c.avi") == [Video("sub/c.avi", Path("sub/c.avi"))]
+    assert found("clip*.mp4", "clip10.MP4", "./clip2.mp4") == [
+        Video("clip2.mp4", Path("clip2.mp4")),
+        Video("clip10.MP4", Path("clip10.MP4")),
+    ]
+    assert found("**/*.avi") == [Video("sub/c.avi", Path("sub/c.avi"))]
+    assert names(".") == IN_ORDER  # neither a folder nor a bare wildcard yields videos
+    assert names("*") == IN_ORDER[:3]
+    assert found("no.mp4") == [Problem("no.mp4", "no such file")]
+
+
+def test_cameras(album: Path) -> None:
+    cameras = list(expand(["camera:0", "camera:12", "camera:00"], sample_path, print))
+    assert cameras == [Video("camera:0", None, 0), Video("camera:12", None, 12)]
+    for name in ("camera:", "camera:x", "camera:-1", "camera:0 ", "camera:1234"):
+        assert list(expand([name], sample_path, print)) == [Problem(name, "no such file")]
+    shutil.copy(CAT, "camera:0")  # a file of the user's goes first
+    assert list(expand(["camera:0"], sample_path, print)) == [Picture("camera:0", Path("camera:0"))]
+
+
+def test_names_of_results_of_videos(tmp_path: Path) -> None:
+    outputs = OutputNames(tmp_path, [".detected.mp4", ".detected.json"], [str(tmp_path / "x.detected.mp4")])
+    sources = [Video("x.mp4", Path("x.mp4")), Video("x.avi", Path("x.avi")), Video("camera:3", None, 3)]
+    assert [outputs.stem(source) for source in sources] == ["x-2", "x-3", "camera-3"]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.networks.inception_v3 import INCEPTION_V3, MIN_SIZE
+from detector.networks.costs import cost
+from detector.networks.inception_v3 import INCEPTION_V3, MIN_SIZE, inception_v3
 from detector.networks.layers import Branches, Conv, convolutions
 from detector.networks.torch_module import torch_network
 
@@ -67,3 +68,12 @@ def test_same_padding_keeps_the_grid():
             assert np.array_equal(np.multiply(conv.pad, 2) + 1, conv.kernel)
         else:
             assert conv.pad == (0, 0)
+
+
+def test_costs_of_the_network_and_of_one_with_other_classes():
+    whole = cost(INCEPTION_V3, (3, 299, 299))
+    # TF-Slim's 23,819,401 less the dummy class; the abstract speaks of 5 billion multiply-adds
+    assert whole.parameters == 23_819_401 - 2_049 and 5.6e9 < whole.multiply_adds < 5.8e9
+    other = cost(inception_v3(201), (3, 299, 299))
+    assert other.output == (201, 1, 1) and whole.parameters - other.parameters == 799 * 2_049
+    assert inception_v3()[:-1] == inception_v3(201)[:-1] and inception_v3() == INCEPTION_V3

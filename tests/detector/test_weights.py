@@ -1,18 +1,28 @@
 """Weights: the shipped file, and every way in which a file can be wrong."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
+from detector.classes import det_names
+from detector.networks.googlenet import googlenet
+from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import convolutions
 from detector.weights import Weights, describe_models, find_model, load_weights, model_names
+from detector.weights_writer import save_weights
 
 SHIPPED = find_model("inception_v3")
 OWN = {"network": "inception_v3", "size": "128", "mean": "127.5", "scale": "127.5"}
+GOOGLENET = OWN | {"network": "googlenet"}
+INPUT = {"size": 96, "mean": 127.5, "scale": 127.5}
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +79,26 @@ def test_a_file_of_the_users_describes_itself(tmp_path, arrays):
     [
         ({}, "its metadata lacks 'size'; not a weights file of this project"),
         (OWN | {"size": "big"}, "a number of its metadata is none"),
-        (OWN | {"network": "vgg"}, "unknown network 'vgg'; there are inception_v3"),
+        (OWN | {"network": "vgg"}, "unknown network 'vgg'; there are inception_v3, googlenet"),
         (OWN | {"network": "torchvision_googlenet"}, "unknown network 'torchvision_googlenet'"),
         (OWN | {"size": "20"}, r"crops must have 75\.\.640 px, not 20"),
         (OWN | {"scale": "0"}, "scale be above 0"),
         (OWN | {"mean": "nan"}, r"mean must lie in 0\.\.255"),
         (OWN | {"sharpness": "nan"}, "sharpness not below 0"),
         (OWN | {"sharpness": "-1"}, "sharpness not below 0"),
+        (OWN | {"classes": "many"}, "a number of its metadata is none"),
+        (OWN | {"classes": "21"}, "21 outputs are neither ImageNet's 1000 nor .* name the others in class_names"),
+        (OWN | {"classes": "-3"}, "-3 outputs are neither"),
+        (OWN | {"classes": "3", "class_names": '["cat"]'}, "3 outputs are background and 2 classes.* has 1 different"),
+        (OWN | {"classes": "3", "class_names": '["cat", "cat"]'}, "each with a name of its own"),
+        (OWN | {"classes": "3", "class_names": '["cat", ""]'}, "each with a name of its own"),
+        (OWN | {"class_names": "cat, dog"}, "class_names of its metadata must be a JSON list of names"),
+        (OWN | {"class_names": "[1, 2]"}, "class_names of its metadata must be a JSON list of names"),
+        (OWN | {"width": "2"}, "width and norm are GoogLeNet's; inception_v3 has none"),
+        (OWN | {"norm": "batch"}, "width and norm are GoogLeNet's; inception_v3 has none"),
+        (GOOGLENET | {"width": "wide"}, "a number of its metadata is none"),
+        (GOOGLENET | {"width": "nan"}, "odd.safetensors: GoogLeNet's width must lie above 0"),
+        (GOOGLENET | {"norm": "group"}, "odd.safetensors: GoogLeNet's norm must be lrn or batch, not 'group'"),
     ],
 )
 def test_a_file_without_the_metadata_is_refused(tmp_path, metadata, message):
@@ -135,3 +158,141 @@ def test_another_networks_file_is_refused_naming_the_first_misfit(tmp_path, arra
     save_file(wrong, path)
     with pytest.raises(ValueError, match=r"Conv2d_1a_3x3\.weight is missing"):
         load_weights(replace(SHIPPED, file=str(path), sha256=""))
+
+
+def random_arrays(layers, dtype=np.float32):
+    """Small random weights of a network."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for conv in convolutions(layers):
+        shape = (conv.outputs, conv.inputs, *conv.kernel)
+        arrays[f"{conv.name}.weight"] = random.standard_normal(shape, np.float32).astype(dtype)
+        arrays[f"{conv.name}.bias"] = random.standard_normal(conv.outputs, np.float32).astype(dtype)
+    return arrays
+
+
+def test_a_file_of_ours_is_read_as_it_was_saved(tmp_path):
+    path = tmp_path / "wide.safetensors"
+    arrays = random_arrays(googlenet(3, "batch", 0.25), np.float16)
+    names = ("cat", "Schäferhund")
+    saved = save_weights(
+        path,
+        arrays,
+        network="googlenet",
+        **INPUT,
+        sharpness=0.5,
+        classes=3,
+        width=0.25,
+        norm="batch",
+        class_names=names,
+    )
+    model = find_model(str(path))
+    assert model == saved and model.layers == googlenet(3, "batch", 0.25) and not model.quantized
+    assert (model.outputs, model.labels, model.sharpness) == ("own", names, 0.5)
+    weights = load_weights(model)
+    assert weights.arrays.keys() == arrays.keys()
+    for conv in convolutions(model.layers):
+        assert weights.kernel(conv.name).dtype == weights.bias(conv.name).dtype == np.float32
+        np.testing.assert_array_equal(weights.kernel(conv.name), arrays[f"{conv.name}.weight"])
+        np.testing.assert_array_equal(weights.bias(conv.name), arrays[f"{conv.name}.bias"])
+
+
+def test_what_the_metadata_leave_out_is_the_papers_network(tmp_path):
+    path = tmp_path / "plain.safetensors"
+    save_file(random_arrays(googlenet(width=0.25)), path, GOOGLENET)
+    model = find_model(str(path))
+    assert model.layers == googlenet() and (model.outputs, model.labels) == ("imagenet", det_names())
+    wanted = (
+        r"conv1/7x7_s2.weight has shape \[16, 3, 7, 7\], googlenet of width 1 and 1000 outputs needs \[64, 3, 7, 7\]"
+    )
+    with pytest.raises(ValueError, match=f"plain.safetensors: {wanted}.* names other classes or another width"):
+        load_weights(model)
+
+
+@pytest.mark.parametrize(("classes", "outputs"), [(1000, "imagenet"), (201, "det")])
+def test_outputs_without_names(classes, outputs):
+    model = replace(SHIPPED, classes=classes)
+    assert model.outputs == outputs and model.labels == det_names() and model.layers == inception_v3(classes)
+
+
+def test_own_names_make_own_outputs_whatever_their_number():
+    names = tuple(f"class {i}" for i in range(999))
+    assert replace(SHIPPED, classes=1000, class_names=names).outputs == "own"
+
+
+def test_a_classifier_of_other_classes_is_refused_with_both_shapes(tmp_path):
+    path = tmp_path / "det.safetensors"
+    save_file(random_arrays(googlenet(201, width=0.25)), path, GOOGLENET | {"classes": "1000", "width": "0.25"})
+    wanted = r"loss3/classifier.weight has shape \[201, 256, 1, 1\], .* 1000 outputs needs \[1000, 256, 1, 1\]"
+    with pytest.raises(ValueError, match=wanted):
+        load_weights(find_model(str(path)))
+
+
+def test_nothing_is_written_that_could_not_be_read(tmp_path):
+    path = tmp_path / "new.safetensors"
+    arrays = random_arrays(googlenet(201, width=0.25))
+    with pytest.raises(ValueError, match=r"new.safetensors: conv1/7x7_s2.weight has shape"):
+        save_weights(path, arrays, network="googlenet", **INPUT, classes=201)
+    with pytest.raises(ValueError, match="crops must have"):
+        save_weights(path, arrays, network="googlenet", **INPUT | {"size": 7}, classes=201, width=0.25)
+    arrays["conv2/3x3.bias"][0] = np.inf
+    with pytest.raises(ValueError, match=r"conv2/3x3.bias has a value that is not a finite number"):
+        save_weights(path, arrays, network="googlenet", **INPUT, classes=201, width=0.25)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="cannot write"):
+        save_weights(
+            tmp_path / "no" / "x.safetensors",
+            random_arrays(googlenet(201, width=0.25)),
+            network="googlenet",
+            **INPUT,
+            classes=201,
+            width=0.25,
+        )
+
+
+def test_the_metadata_are_plain_text_for_other_readers(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_weights(
+        path,
+        random_arrays(googlenet(2, width=0.25)),
+        network="googlenet",
+        **INPUT,
+        classes=2,
+        width=0.25,
+        class_names=("cat",),
+    )
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata.pop("class_names")) == ["cat"]
+    assert metadata == {
+        "network": "googlenet",
+        "size": "96",
+        "mean": "127.5",
+        "scale": "127.5",
+        "sharpness": "0.0",
+        "classes": "2",
+        "width": "0.25",
+        "norm": "lrn",
+    }
+
+
+def test_the_same_arrays_give_the_same_bytes(tmp_path):
+    arrays = random_arrays(googlenet(201, width=0.25))
+    contents = set()
+    for i in range(4):
+        path = tmp_path / f"{i}.safetensors"
+        save_weights(path, arrays, network="googlenet", **INPUT, classes=201, width=0.25)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
+def test_other_formats_are_refused_with_the_cure(tmp_path):
+    checkpoint = tmp_path / "googlenet-1378be20.pth"
+    checkpoint.write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"pth: a torch checkpoint; .* is --model torchvision_googlenet"):
+        find_model(str(checkpoint))
+    path = tmp_path / "brain.safetensors"
+    arrays = {k: torch.from_numpy(v).bfloat16() for k, v in random_arrays(googlenet(201, width=0.25)).items()}
+    save_torch(arrays, path, GOOGLENET | {"classes": "201", "width": "0.25"})
+    with pytest.raises(ValueError, match=r"holds arrays of type 'BF16'; save them as float32 or float16"):
+        load_weights(find_model(str(path)))

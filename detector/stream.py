@@ -1,0 +1,220 @@
+"""Many pictures: the stages of consecutive ones overlap, in bounded memory, and the results keep their order.
+
+One thread reads, one proposes, and the caller's own classifies and suppresses; the kernels of all three leave the
+interpreter's lock alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Generic, NamedTuple, TypeVar
+
+from detector.images import RgbImage
+from detector.pipeline import Detector, Trace
+from proposals.frame import check_image
+from proposals.region_proposals import Proposals
+
+T = TypeVar("T")
+
+PATIENCE = 2.0  # seconds that an early end waits for a reader that waits itself, as for a pipe without a writer
+
+
+class Outcome(NamedTuple, Generic[T]):
+    """What became of one item: a trace, or the error that it met; its picture, None where reading failed."""
+
+    item: T
+    result: Trace | Exception
+    image: RgbImage | None
+
+
+def detect_stream(
+    items: Iterable[T], read: Callable[[T], RgbImage], detector: Detector, ahead: int = 2
+) -> Generator[Outcome[T], None, None]:
+    """Yield the outcome of every item in turn; a picture that fails yields its error and the others go on.
+
+    read: makes an item a picture, uint8 RGB [H, W, 3], in another thread than the caller's; ahead: how many further
+    items may be read before the caller is done with one, 0 for one after another without threads. The results are
+    the same bytes whatever it is. What `items` itself raises is raised here after the outcomes before it; when the
+    generator is closed, or interrupted, the threads end, and `items` is closed if it is a generator.
+    Raises: ValueError for a negative `ahead`.
+    """
+    if ahead < 0:
+        raise ValueError(f"ahead must not be negative, got {ahead}")
+    return _overlapped(items, read, detector, ahead) if ahead else _in_turn(items, read, detector)
+
+
+def _in_turn(
+    items: Iterable[T], read: Callable[[T], RgbImage], detector: Detector
+) -> Generator[Outcome[T], None, None]:
+    """Yield the outcomes without a thread of our own."""
+    iterator = iter(items)
+    try:
+        for item in iterator:
+            image: RgbImage | None = None
+            result: Trace | Exception
+            try:
+                image = read(item)
+                result = detector.trace(image)
+            except Exception as error:
+                result = error
+            yield Outcome(item, result, image)
+    finally:
+        _close(iterator)
+
+
+@dataclass
+class _Work(Generic[T]):
+    """One item on its way through the threads."""
+
+    item: T
+    image: RgbImage | None = None
+    proposals: Proposals | None = None
+    error: Exception | None = None
+    seconds: float = 0.0  # that proposing took
+
+
+class _Broken(NamedTuple):
+    """What ends the whole stream: an error that belongs to no item."""
+
+    error: BaseException
+
+
+class _Threads(Generic[T]):
+    """The reading and the proposing thread of one stream.
+
+    They wait in two places only, for room and for work, and `end` gives them both; so none can hang there.
+    """
+
+    def __init__(
+        self, items: Iterable[T], read: Callable[[T], RgbImage], propose: Callable[[RgbImage], Proposals], ahead: int
+    ) -> None:
+        self._items, self._read, self._propose = items, read, propose
+        self._room = threading.Semaphore(ahead + 1)  # items that may be alive
+        self._stop = threading.Event()
+        self._decoded: SimpleQueue[_Work[T] | _Broken | None] = SimpleQueue()
+        self._proposed: SimpleQueue[_Work[T] | _Broken | None] = SimpleQueue()  # None: no more
+        # daemons: a reader that waits for ever must not keep the process
+        self._reader = threading.Thread(target=self._reading, name="detect-read", daemon=True)
+        self._proposer = threading.Thread(target=self._proposing, name="detect-propose", daemon=True)
+
+    def start(self) -> None:
+        self._reader.start()
+        self._proposer.start()
+
+    def next(self) -> _Work[T] | None:
+        """Return the next item with its proposals or its error, None after the last; raise what broke the stream."""
+        work = self._proposed.get()
+        if isinstance(work, _Broken):
+            raise work.error
+        return work
+
+    def done(self) -> None:
+        """Make room for one item more."""
+        self._room.release()
+
+    def end(self) -> None:
+        """Let the threads end, after the picture that each has in hand."""
+        self._stop.set()
+        self._room.release()
+        self._decoded.put(None)
+        if self._proposer.ident is not None:
+            self._proposer.join()
+        if self._reader.ident is not None:
+            self._reader.join(PATIENCE)
+
+    def _reading(self) -> None:
+        try:
+            iterator = iter(self._items)
+            try:
+                while True:
+                    self._room.acquire()
+                    if self._stop.is_set():
+                        return
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        break
+                    self._decoded.put(self._decode(item))
+                    del item  # nothing of it stays here while the thread waits
+            finally:
+                _close(iterator)
+            self._decoded.put(None)
+        except BaseException as error:  # raised again by `next`
+            self._decoded.put(_Broken(error))
+
+    def _decode(self, item: T) -> _Work[T]:
+        work = _Work(item)
+        try:
+            work.image = self._read(item)
+        except Exception as error:
+            work.error = error
+        return work
+
+    def _proposing(self) -> None:
+        try:
+            while not self._stop.is_set():
+                work = self._decoded.get()
+                if isinstance(work, _Work):
+                    self._search(work)
+                self._proposed.put(work)
+                if not isinstance(work, _Work):
+                    return
+                del work
+        except BaseException as error:  # raised again by `next`
+            self._proposed.put(_Broken(error))
+
+    def _search(self, work: _Work[T]) -> None:
+        if work.image is None:
+            return
+        begin = time.perf_counter()
+        try:
+            check_image(work.image)
+            work.proposals = self._propose(work.image)
+        except Exception as error:
+            work.error = error
+        work.seconds = time.perf_counter() - begin
+
+
+def _overlapped(
+    items: Iterable[T], read: Callable[[T], RgbImage], detector: Detector, ahead: int
+) -> Generator[Outcome[T], None, None]:
+    """Yield the outcomes, the next items being read and their regions proposed meanwhile."""
+    threads = _Threads(items, read, detector.propose, ahead)
+    try:
+        threads.start()
+        while (work := threads.next()) is not None:
+            yield Outcome(work.item, _trace(work, detector), work.image)
+            del work  # a picture that the caller is done with makes room for another one
+            threads.done()
+    finally:
+        threads.end()
+
+
+def _trace(work: _Work[T], detector: Detector) -> Trace | Exception:
+    """Return what the network and the suppression make of the proposals, or the error of the item."""
+    if work.error is not None or work.image is None or work.proposals is None:
+        return work.error or ValueError("the picture was not read")
+    try:
+        begin = time.perf_counter()
+        found = detector.score(work.image, work.proposals)
+        scored = time.perf_counter()
+        detections = detector.suppress(work.image, work.proposals, found.scores)
+        seconds = {
+            "propose": work.seconds,
+            "crop": found.crop_seconds,
+            "classify": scored - begin - found.crop_seconds,
+            "suppress": time.perf_counter() - scored,
+        }
+        return Trace(work.proposals, sum(found.asked), found.scores, detections, seconds, found.asked)
+    except Exception as error:
+        return error
+
+
+def _close(iterator: object) -> None:
+    """Close a generator at once, so that the file it reads is free again."""
+    if isinstance(iterator, Generator):
+        iterator.close()

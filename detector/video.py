@@ -1,0 +1,190 @@
+"""Videos and cameras: frames in, one after another, and an annotated video out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from detector.files import check_folder
+from detector.images import ImageError, RgbImage, check_file
+from detector.inputs import Video
+
+USUAL_RATE = 25.0  # frames a second, where a camera does not tell
+HIGHEST_RATE = 1000.0  # what is above it, or not a number, is a header that does not know
+LOST_FRAMES = 0.02  # of a video's frames may be missing before it counts as broken off: headers estimate
+QUIET = "-8"  # FFmpeg's AV_LOG_QUIET
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", QUIET)  # read once, when the first video is opened
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a video is: `name` as given, `rate` in frames a second, `frames` by the header, 0 where it does not tell."""
+
+    name: str
+    rate: float
+    frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame to look at: `name` as in `clip.mp4#12`, counted from 1; `rate` of the frames that are looked at."""
+
+    name: str
+    image: RgbImage
+    rate: float
+
+
+def read_frames(video: Video, every: int, limit: int, max_pixels: int) -> Generator[Frame, None, None]:
+    """Yield every `every`-th frame of a video or camera from the first on, `limit` of them at most (0: all).
+
+    Frames are uint8 RGB [H, W, 3], upright, decoded as they are asked for. Raises: ImageError when it cannot be
+    opened, holds more than `max_pixels` a frame, or breaks off before its end; the frames until then have come.
+    """
+    capture = _open(video)
+    try:
+        clip = _clip(capture, video)
+        taken = number = 0
+        while not limit or taken < limit:
+            if not capture.grab():
+                break
+            number += 1
+            if (number - 1) % every:
+                continue
+            found, image = capture.retrieve()
+            if not found or image is None:
+                raise ImageError(video.name, f"frame {number} is damaged; the frames before it are done")
+            height, width = image.shape[:2]
+            if height * width > max_pixels:
+                reason = f"holds {height * width:,} pixels a frame, more than {max_pixels:,}"
+                raise ImageError(video.name, f"{reason}; raise the limit with --max-pixels")
+            taken += 1
+            yield Frame(f"{video.name}#{number}", _rgb(image), clip.rate / every)
+        else:
+            return  # as many as were asked for
+        _check_end(video, clip, number)
+    finally:
+        capture.release()
+
+
+def count_frames(video: Video, every: int, limit: int) -> int:
+    """Return how many frames `read_frames` will yield by the header; 0 where that cannot be told."""
+    frames = 0
+    if video.path is not None:
+        try:
+            capture = _open(video)
+        except ImageError:
+            return 1  # the complaint
+        frames = _clip(capture, video).frames
+        capture.release()
+    looked_at = -(-frames // every)
+    return min(looked_at, limit) if frames and limit else looked_at or limit
+
+
+def _open(video: Video) -> cv2.VideoCapture:
+    """Return the open video or camera; raise ImageError. What OpenCV has to say about it would be more than a line."""
+    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        if video.path is None:
+            capture = cv2.VideoCapture(video.camera)
+            if capture.isOpened():
+                capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not those that waited
+                return capture
+            reason = "no camera of this number can be opened; camera:0 is the first, and another program may hold it"
+            raise ImageError(video.name, reason)
+        check_file(str(video.path), "a video")
+        try:
+            path = os.path.realpath(video.path).encode("utf-8").decode()  # absolute, so never taken for an address
+        except UnicodeEncodeError:
+            raise ImageError(video.name, "has a name that is no text, which videos need; rename it") from None
+        capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
+        if capture.isOpened():
+            return capture
+        reason = "cannot be opened as a video: it is damaged, cut off or of a kind that OpenCV does not read"
+        raise ImageError(video.name, f"{reason}; convert it to MP4 (H.264)")
+    finally:
+        cv2.utils.logging.setLogLevel(before)
+
+
+def _clip(capture: cv2.VideoCapture, video: Video) -> Clip:
+    """Return what the header tells."""
+    rate, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    known = 0 < rate <= HIGHEST_RATE  # a NaN fails it
+    countable = video.path is not None and 0 < frames < 2**31
+    return Clip(video.name, float(rate) if known else USUAL_RATE, int(frames) if countable else 0)
+
+
+def _check_end(video: Video, clip: Clip, number: int) -> None:
+    """Raise ImageError when a video ended after `number` frames without being over."""
+    if video.path is None:
+        raise ImageError(video.name, f"the camera gave no more after frame {number}; is it still connected?")
+    if not number:
+        raise ImageError(video.name, "no frame of it can be read: it is damaged or empty; copy or download it again")
+    if number < (1 - LOST_FRAMES) * clip.frames - 1:
+        reason = f"breaks off after frame {number} of {clip.frames}; those before are done"
+        raise ImageError(video.name, f"{reason}; copy or download it again")
+
+
+def _rgb(image: object) -> RgbImage:
+    """Return a frame as OpenCV gives it, BGR, as uint8 RGB [H, W, 3] in C order."""
+    return np.ascontiguousarray(np.asarray(image, np.uint8)[:, :, ::-1])
+
+
+class VideoWriter:
+    """An MP4 (MPEG-4 part 2) that appears under its name when it is closed, and not before.
+
+    Its size is that of the first frame; an odd side loses its last row or column, as the codec wants even ones.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        """Take the `path`, whose folder must exist, and the `rate` in frames a second. Raises: OSError."""
+        check_folder(path.parent)
+        self._path = path.resolve() if path.is_symlink() else path
+        if self._path.exists() and not self._path.is_file():
+            raise OSError(f"cannot write {path}: it is a folder, device, pipe or socket; give the name of a file")
+        self._temporary = self._path.parent / f".{os.urandom(8).hex()}.tmp.mp4"  # the suffix chooses the container
+        self._rate = rate
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._frames = 0
+
+    def write(self, image: RgbImage) -> None:
+        """Add a frame, uint8 RGB [H, W, 3], resized where it is not as large as the first. Raises: OSError."""
+        if self._writer is None:
+            self._size = (image.shape[1], image.shape[0])
+            mp4v = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, mp4v, self._rate, self._size)
+            if not self._writer.isOpened():
+                self._temporary.unlink(missing_ok=True)
+                width, height = self._size
+                raise OSError(f"cannot write {self._path}: no MP4 of {width} x {height} can be made in this folder")
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = np.asarray(cv2.resize(image, self._size), np.uint8)
+        self._writer.write(image[:, :, ::-1].copy())
+        self._frames += 1
+
+    def close(self) -> None:
+        """End the video and give it its name; without a frame there is none. Raises: OSError where it is not whole."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        try:
+            if self._written() != self._frames:  # OpenCV does not tell when the disk is full
+                raise OSError(f"cannot write {self._path}: the video is not whole; check that the disk has room")
+            self._temporary.replace(self._path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _written(self) -> int:
+        """Return the number of frames in the finished file."""
+        capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
+        try:
+            return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        finally:
+            capture.release()
