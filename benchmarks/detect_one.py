@@ -2,6 +2,9 @@
 
   python benchmarks/detect_one.py [--runs 5]
 
+Then the same picture through one and six GoogLeNets of random weights at 224 px (8 bits), and six with a cascade that
+spares as many regions as `--spared` says (what the real ensemble of benchmarks/ensemble.py spares at its threshold).
+
 The peer is what people patch together today: OpenCV's "fast" Selective Search and torchvision's GoogLeNet in float32
 torch, crop by crop in batches of 128 (random weights; they do not matter for the time).
 """
@@ -21,16 +24,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 from machine import machine
+from random_googlenet import dog, random_googlenet
 
 from detector.config import DetectOptions
 from detector.draw import save_picture
-from detector.images import read_image
 from detector.pipeline import Detector
-from detector.samples import sample_path
 from proposals.frame import Image
 
 PEER_BATCH = 128
 PEER_SIZE = 224
+MEMBERS = 6
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -87,6 +90,29 @@ def peer(image: Image, runs: int) -> dict[str, float]:
     return {"load": loading, **dict(zip(names, middle, strict=True)), "crops": len(rects), "memory": peak_memory()}
 
 
+def googlenets(runs: int, spared: float) -> list[tuple[str, float, float]]:
+    """Return (what, seconds in all, crops/s) of one and six GoogLeNets on the picture, and six with a cascade."""
+    rows = []
+    image = dog()
+    with tempfile.TemporaryDirectory() as name:
+        files = [random_googlenet(Path(name), seed).file for seed in range(MEMBERS)]
+        alone = Detector(DetectOptions(model=files[0]))
+        background = alone.trace(image).scores[:, 0]
+        cascade = float(np.quantile(background, 1 - spared))
+        whole = Detector(DetectOptions(model=files[0], ensemble=",".join(files[1:]), cascade=0))
+        sparing = Detector(DetectOptions(model=files[0], ensemble=",".join(files[1:]), cascade=cascade))
+        share = f"{1 - sparing.trace(image).asked[1] / len(background):.0%}"
+        for what, detector in (
+            ("one GoogLeNet", alone),
+            ("six GoogLeNets", whole),
+            (f"six, cascade sparing {share}", sparing),
+        ):
+            traces = [detector.trace(image) for _ in range(runs + 1)][1:]
+            seconds = statistics.median(sum(t.seconds.values()) for t in traces)
+            rows.append((what, seconds, traces[0].crops / statistics.median(t.seconds["classify"] for t in traces)))
+    return rows
+
+
 def peak_memory() -> float:
     """Return the peak resident memory of this process, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -96,9 +122,10 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--spared", type=float, default=0.1, help="share of the regions that a cascade spares")
     args = parser.parse_args()
     print(machine())
-    image = cv2.resize(read_image(sample_path("dog.jpg")), (500, 375), interpolation=cv2.INTER_AREA)
+    image = dog()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_picture(folder / "dog.png", image)
@@ -110,6 +137,7 @@ def main() -> None:
         f"{warm:.2f} s with a warm one"
     )
     print(f"start-up beyond the stages (warm): {warm - mine['total']:.2f} s")
+    several = googlenets(max(1, args.runs // 2), args.spared)
     theirs = peer(image, max(1, args.runs // 2))
     print(f"\n{'':10}{'ours':>10}{'naive peer':>12}{'ratio':>8}")
     for stage in ("propose", "crop", "classify", "suppress", "total"):
@@ -118,6 +146,8 @@ def main() -> None:
     speeds = [run["crops"] / run["classify"] for run in (mine, theirs)]
     print(f"{'regions':10}{mine['crops']:10.0f}{theirs['crops']:12.0f}")
     print(f"{'crops/s':10}{speeds[0]:10.0f}{speeds[1]:12.0f}{speeds[0] / speeds[1]:7.1f}x")
+    for what, seconds, speed in several:
+        print(f"{what:28}{seconds:7.2f} s{theirs['total'] / seconds:7.1f}x{speed:8.0f} crops/s")
     print(f"{'peak MB':10}{mine['memory']:10.0f}{theirs['memory']:12.0f}   (the peer's includes ours: one process)")
 
 

@@ -1,6 +1,6 @@
 """mAP of an ensemble beside its members, and what the cascade saves and costs, on 76 pictures of ILSVRC DET val2.
 
-  python benchmarks/ensemble.py --members inception_v3@128 inception_v3@160 inception_v3@192
+  python benchmarks/ensemble.py --members inception_v3@160 inception_v3@192
   python benchmarks/ensemble.py --members ... --kept scores/        # keeps the scores; a second run reads them
 
 Every member scores every proposal once; the averages and the cascade at each threshold are made from those scores, so
@@ -76,7 +76,7 @@ def predictions_of(boxes: list[Boxes], scores: list[Scores], truth: GroundTruth,
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--members", nargs="+", default=["inception_v3@128", "inception_v3@160", "inception_v3@192"])
+    parser.add_argument("--members", nargs="+", default=["inception_v3@160", "inception_v3@192"])
     parser.add_argument("--pictures", type=int, default=None, help="only the first so many")
     parser.add_argument("--kept", type=Path, help="folder for the scores of every proposal")
     args = parser.parse_args()

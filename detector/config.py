@@ -19,7 +19,7 @@ class DetectOptions:
 
     model: str = "inception_v3"  # a name of `detector.weights`, or a path; NAME@SIZE for crops of another size
     ensemble: str = ""  # further models with commas between, whose scores are averaged with those of `model`
-    cascade: float = 0.0  # background score of `model` from which the others are not asked; 0: they always are
+    cascade: float = 0.55  # background score of `model` from which the others are not asked; 0: they always are
     proposals: str = "ss"  # ss, multibox or both
     backend: str = "own"  # implementation of Selective Search: own or opencv
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x

@@ -183,6 +183,8 @@ class Run:
         report.results(detections, name, job.image_id, sum(trace.seconds.values()))
         if report.verbose:
             counts = {"proposals": len(trace.proposals), "crops": trace.crops, "detections": len(detections)}
+            if len(trace.asked) > 1:
+                counts["regions spared by the cascade"] = trace.asked[0] - trace.asked[-1]
             report.stages(name, counts, trace.seconds, self._since_start())
         if isinstance(item, Picture):
             self.saver.save(job.stem, image, detections, report.file_name(name), job.image_id)

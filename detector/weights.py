@@ -159,9 +159,9 @@ def find_model(name: str) -> Model:
     A weights file of the user's (.safetensors) names its network, crop size and normalisation in its metadata.
     Raises: FileNotFoundError when `name` is neither, ValueError when the file is not such a one.
     """
-    base, at, size = name.rpartition("@")
-    if at and base and size.isdecimal() and not Path(name).is_file():
-        return replace(find_model(base), size=int(size))
+    base, _, side = name.rpartition("@")
+    if base and side.isdecimal() and not Path(name).is_file():
+        return replace(find_model(base), size=int(side))
     if name in _models():
         model = _models()[name]
         if not model.file:

@@ -76,7 +76,9 @@ def test_the_number_of_regions_does_not_change_scores(members, image, boxes) -> 
 
 
 def test_the_detector_reads_the_ensemble_from_its_options(image) -> None:
-    detector = Detector(DetectOptions(model="inception_v3@75", ensemble="inception_v3@96, inception_v3", crop_size=112))
+    detector = Detector(
+        DetectOptions(model="inception_v3@75", ensemble="inception_v3@96, inception_v3", crop_size=112, cascade=0)
+    )
     assert [member.model.size for member in detector.members] == [75, 96, 112]
     assert detector.classify is detector.members[0]
     assert detector.describe().count("inception_v3") == 3

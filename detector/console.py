@@ -1,0 +1,151 @@
+"""What the commands beside `detect` share: one-line errors, notes, a progress bar, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from detector.report import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+FAILED, WRONG_USAGE = 1, 2
+BROKEN_PIPE = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else FAILED
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; one clear line."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers wrong usage with one line and takes no abbreviated options."""
+
+    def __init__(self, program: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=program,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USAGE, f"{self.prog}: error: {printable(message)} (see --help)\n")
+
+
+class Console:
+    """Standard error of one command: notes, errors and progress."""
+
+    def __init__(self, program: str, quiet: bool = False) -> None:
+        self.program, self.quiet = program, quiet
+        self._progress: Progress | None = None
+
+    def note(self, text: str) -> None:
+        """Print one line that is good to know, unless the run is quiet."""
+        if not self.quiet:
+            self.notice(text)
+
+    def notice(self, text: str) -> None:
+        """Print one line that a quiet run needs too: what failed, was skipped, or changes what the results mean."""
+        if sys.stderr is None:  # the caller closed it (`2>&-`)
+            return
+        line = f"{self.program}: {printable(text)}"
+        if self._progress is not None:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar, where standard error is a terminal and the run is not quiet; yield the function that moves it."""
+        if self.quiet or sys.stderr is None or not sys.stderr.isatty():
+            yield lambda steps: None
+            return
+        import rich.console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=rich.console.Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            self._progress = bar
+            try:
+                yield lambda steps: bar.advance(task, steps)
+            finally:
+                self._progress = None
+
+
+def run(program: str, work: Callable[[], int]) -> int:
+    """Return the exit status of `work`, its errors printed in one line: 1 failed, 2 wrong usage, 130, 141 or 143."""
+    console = Console(program)
+    try:
+        with _termination_raised():
+            status = work()
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return status
+    except UsageError as error:
+        console.notice(f"error: {error} (see --help)")
+        return WRONG_USAGE
+    except BrokenPipeError:
+        _discard_stdout()
+        return BROKEN_PIPE
+    except OSError as error:
+        _discard_stdout()
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        console.notice(named)
+        return FAILED
+    except ValueError as error:
+        console.notice(str(error))
+        return FAILED
+    except MemoryError:
+        console.notice("not enough memory")
+        return FAILED
+    except KeyboardInterrupt:
+        console.notice("interrupted")
+        return 128 + signal.SIGINT
+    except Terminated:
+        console.notice("terminated")
+        return 128 + signal.SIGTERM
+
+
+@contextlib.contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Turn SIGTERM into Terminated meanwhile, so that outputs end whole; only the main thread can."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break off the cleaning up
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _discard_stdout() -> None:
+    """Drop what standard output can no longer take, which would complain once more when the process ends."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,250 @@
+"""The command `python -m detector.export`: a network as one ONNX or OpenVINO file that needs nothing of ours to run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detector.agreement import Agreement
+from detector.console import Console, Parser, UsageError, run
+from detector.exported import IR, ONNX, TOLERANCES, check, compare, require_packages
+from detector.files import check_folder
+from detector.weights import Model, file_digest, find_model, load_weights
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from detector.runtimes.classifier import Crops
+
+PROGRAM = "python -m detector.export"
+DESCRIPTION = """\
+Write a network as an ONNX or an OpenVINO file, with normalisation, softmax and
+the sum over each class's ImageNet leaves inside. Input "crops": uint8
+[batch, size, size, 3], RGB, as R-CNN's warp cuts them; output "scores":
+float32 [batch, 201], background first. Proposals, crops and non-maximum
+suppression are not in the file."""
+EPILOG = """\
+The file is read back, run on crops of the sample pictures and compared with
+our own runtime; one that differs by more than the tolerance is not kept.
+
+  python -m detector.export inception_v3 --out inception_v3.onnx
+  python -m detector.export inception_v3 --out inception_v3.xml --precision int8
+  python -m detector.export inception_v3 --out inception_v3.xml --check
+
+exit status: 0 written and compared, 1 failed, 2 wrong usage"""
+
+CROPS = 48  # to compare on
+DYNAMIC = "dynamic"
+
+
+def export(model: Model, out: Path, precision: str = "f32", batch: int | None = None) -> None:
+    """Write `model` to `out` (.onnx, or .xml with a .bin beside it); batch None: any.
+
+    Raises: ValueError for a combination that does not exist, missing packages or damaged weights; OSError when the
+    file cannot be written. An earlier file of that name stays as it is then.
+    """
+    with _temporary(out) as temporary:
+        _write(model, temporary, precision, batch)
+
+
+def export_checked(model: Model, out: Path, precision: str, batch: int | None, crops: Crops) -> Agreement:
+    """Write `model` to `out` as `export` does, but keep it only where it agrees with our runtime on `crops`.
+
+    Raises: what `export` raises; ValueError when it differs by more than `TOLERANCES` says.
+    """
+    with _temporary(out) as temporary:
+        _write(model, temporary, precision, batch)
+        result = compare(model, temporary, precision, crops)
+        check(result, out, precision)
+    return result
+
+
+def _write(model: Model, path: Path, precision: str, batch: int | None) -> None:
+    if precision not in TOLERANCES:
+        raise ValueError(f"precision must be one of {', '.join(TOLERANCES)}, got '{precision}'")
+    if precision == "int8" and not model.quantized:
+        raise ValueError(
+            f"{model.file or model.name}: holds no 8-bit intervals; make them with python -m detector.quantize"
+        )
+    try:
+        if path.suffix == ONNX:
+            _write_onnx(model, path, precision, batch)
+        else:
+            _write_ir(model, path, precision, batch)
+    except RuntimeError as error:  # how OpenVINO and the exporter of torch report what they cannot do
+        raise ValueError(f"{model.name} at {model.size} px: {str(error).strip().splitlines()[-1]}") from None
+
+
+def _write_onnx(model: Model, path: Path, precision: str, batch: int | None) -> None:
+    if precision == "bf16":
+        raise ValueError(
+            "an ONNX file is f32 or int8 (runtimes go to bf16 by an option of theirs); for bf16, give .xml"
+        )
+    require_packages()
+    from detector.networks.onnx_graph import onnx_scores_model
+    from detector.runtimes.classifier import DET, summed_leaves
+    from detector.runtimes.torch_runtime import load_network
+
+    weights = load_weights(model) if precision == "int8" else None
+    proto = onnx_scores_model(model, load_network(model), summed_leaves(DET, model), batch, weights)
+    for key, value in notes(model, precision).items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    path.write_bytes(proto.SerializeToString())
+
+
+def _write_ir(model: Model, path: Path, precision: str, batch: int | None) -> None:
+    if not model.file:
+        raise ValueError(f"model '{model.name}' is defined by torch only; give an .onnx file, which OpenVINO reads too")
+    import openvino as ov
+
+    from detector.networks.openvino_graph import scores_model
+    from detector.runtimes.classifier import DET, summed_leaves
+
+    graph = scores_model(model, load_weights(model), summed_leaves(DET, model), batch or 1, precision == "int8")
+    if batch is None:
+        free_batch(graph)
+    for key, value in notes(model, precision).items():
+        graph.set_rt_info(value, [PROGRAM.rsplit(".", 1)[1], key])
+    # bf16: weights in 16 bits (f16, which keeps more digits than bf16); OpenVINO computes in what the CPU has
+    ov.save_model(graph, path, compress_to_fp16=precision == "bf16")
+
+
+def free_batch(graph: ov.Model) -> None:
+    """Let a graph that was built for batch 1 take any: reshapes keep the first axis, whatever it is."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() != "Reshape":
+            continue
+        pattern = node.input_value(1).get_node()
+        if pattern.get_type_name() == "Constant" and pattern.data.flatten()[0] == 1:
+            values = np.concatenate([[0], pattern.data.flatten()[1:]]).astype(np.int64)
+            kept = ops.reshape(node.input_value(0), ops.constant(values), special_zero=True)
+            node.output(0).replace(kept.output(0))
+    shape = graph.input(0).get_partial_shape()
+    shape[0] = ov.Dimension(-1)
+    graph.reshape(shape)
+    if not graph.output(0).get_partial_shape()[0].is_dynamic:
+        raise ValueError("this network's graph is of one batch size only; give --batch N")
+
+
+def notes(model: Model, precision: str) -> dict[str, str]:
+    """Return what the file says of itself: where it is from, and the classes in the order of the scores."""
+    return {
+        "model": model.name,
+        "network": model.network,
+        "weights_sha256": file_digest(model) if model.file else "",
+        "precision": precision,
+        "crops": f"uint8 [batch, {model.size}, {model.size}, 3] RGB; normalisation is in the graph",
+        "classes": "\n".join(("background", *model.labels)),
+    }
+
+
+@contextmanager
+def _temporary(out: Path) -> Iterator[Path]:
+    """Yield a name beside `out` to write to; rename it, with the .bin of an .xml, if nothing is raised."""
+    if out.suffix not in (ONNX, IR):
+        raise ValueError(f"{out}: give a file name that ends in {ONNX} or {IR}")
+    check_target(out)
+    temporary = out.with_name(f".{os.urandom(8).hex()}{out.suffix}")
+    parts = [".bin", IR] if out.suffix == IR else [ONNX]  # the .xml last: with it the model is there
+    try:
+        yield temporary
+        for suffix in parts:
+            temporary.with_suffix(suffix).replace(out.with_suffix(suffix))
+    except OSError as error:
+        if error.filename and str(error.filename).startswith(str(temporary.with_suffix(""))):
+            raise type(error)(f"cannot write {out}: {error.strerror}") from error
+        raise
+    finally:
+        for suffix in parts:
+            temporary.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def check_target(out: Path) -> None:
+    """Raise OSError where the file `out` cannot be written, before anything is computed for it."""
+    if out.is_dir():
+        raise IsADirectoryError(f"cannot write {out}: it is a folder; give the name of a file")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {out}: {out.parent} is no folder; make it first")
+    try:
+        check_folder(out.parent)
+    except OSError as error:
+        raise type(error)(f"cannot write {out}: {error.strerror}") from None
+
+
+def _batch(text: str) -> int | None:
+    """Parse --batch."""
+    if text == DYNAMIC:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"must be 1..1024 or {DYNAMIC}, got '{text}'")
+    return int(text)
+
+
+def make_parser() -> Parser:
+    """Return the parser of the command."""
+    parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
+    parser.add_argument("model", metavar="MODEL", help="a model of detect --list-models, or a weights file")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, required=True, help="file to write: .onnx, or .xml with .bin"
+    )
+    parser.add_argument("--precision", choices=tuple(TOLERANCES), default="f32", help="(default: f32; bf16: .xml only)")
+    parser.add_argument("--batch", metavar=f"N|{DYNAMIC}", type=_batch, help=f"crops at a time (default: {DYNAMIC})")
+    parser.add_argument(
+        "--size", metavar="PX", type=int, default=0, help="side of the crops (default: the model's own)"
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; compare the FILE that is there")
+    parser.add_argument("--seed", type=int, default=0, help="of the crops to compare on (default: 0)")
+    parser.add_argument("--quiet", action="store_true", help="errors only")
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = make_parser().parse_args(argv)
+    if args.out.suffix not in (ONNX, IR):
+        raise UsageError(f"--out {args.out}: must end in {ONNX} or {IR}")
+    if args.out.suffix == ONNX and args.precision == "bf16":
+        raise UsageError("--precision bf16: for an .xml file only")
+    if args.seed < 0:
+        raise UsageError(f"--seed must not be negative, got {args.seed}")
+    if args.out.suffix == ONNX:
+        require_packages()
+    if not args.check:
+        check_target(args.out)
+    model = find_model(args.model)
+    if args.size:
+        model = replace(model, size=args.size)
+    from detector.proposal_crops import picture_paths, proposal_crops
+
+    console = Console(PROGRAM, args.quiet)
+    (crops,) = proposal_crops(picture_paths([]), model, (CROPS,), args.seed)
+    if args.check:
+        result = compare(model, args.out, args.precision, crops)
+        check(result, args.out, args.precision)
+    else:
+        result = export_checked(model, args.out, args.precision, args.batch, crops)
+        files = [args.out, args.out.with_suffix(".bin")] if args.out.suffix == IR else [args.out]
+        megabytes = sum(file.stat().st_size for file in files) / 1e6
+        console.note(f"wrote {' and '.join(map(str, files))} ({megabytes:.1f} MB)")
+    console.note(f"against our runtime, {args.precision}, {result}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's) and return its exit status."""
+    return run(PROGRAM, lambda: _main(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

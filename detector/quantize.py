@@ -1,0 +1,214 @@
+"""The command `python -m detector.quantize`: the intervals of an 8-bit run, found on crops of real proposals."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from detector.agreement import Agreement, agreement
+from detector.console import Console, Parser, UsageError, run
+from detector.export import check_target
+from detector.files import write_bytes_atomic
+from detector.weights import Model, file_digest, find_model, load_weights
+
+if TYPE_CHECKING:
+    from detector.runtimes.classifier import Crops
+
+PROGRAM = "python -m detector.quantize"
+DESCRIPTION = """\
+Make a weights file that runs in 8 bits: the weights of MODEL, and of each
+convolution's output the interval that its 256 levels cover, found on crops of
+proposals of the pictures. Afterwards the 8-bit run is compared with float32
+on other proposals of the same pictures."""
+EPILOG = """\
+  python -m detector.quantize mine.safetensors --out mine.int8.safetensors \\
+      --pictures photos
+
+--pictures takes pictures, folders, patterns, and .txt lists with a path a
+line. Without it the 11 bundled samples are taken, which is few: give some
+hundred pictures of the kind that the network will see.
+
+exit status: 0 written, 1 failed, 2 wrong usage"""
+
+SUFFIX = ".safetensors"
+CROPS, HELD_OUT = 512, 256
+BATCH = 8
+LEAST_AGREEMENT = 0.9
+
+
+def quantized_file(
+    model: Model, crops: Crops, notes: dict[str, str], advance: Callable[[int], None] = lambda steps: None
+) -> bytes:
+    """Return the weights file of `model` with intervals found on `crops`, and `notes` in its metadata.
+
+    The same arguments give the same bytes. Raises: ValueError for a model without a weights file, or damaged weights;
+    OSError when they cannot be read.
+    """
+    if not model.file:
+        raise ValueError(f"model '{model.name}' is defined by torch only, which has no 8-bit run; give a weights file")
+    from detector.calibration import calibrate
+
+    weights = load_weights(model)
+    intervals = calibrate(model, crops, advance)
+    arrays = {name: array for name, array in weights.arrays.items() if not name.endswith(".range")}
+    arrays |= {f"{name}.range": interval for name, interval in intervals.items()}
+    metadata = {
+        "network": model.network,
+        "size": str(model.size),
+        "mean": str(model.mean),
+        "scale": str(model.scale),
+        "sharpness": str(model.sharpness),
+        "classes": str(model.classes),
+        "width": str(model.width),
+        "norm": model.norm,
+        "class_names": json.dumps(model.class_names),
+    }
+    from safetensors.numpy import save
+
+    contents = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata | notes)
+    return sorted_metadata(contents)
+
+
+def sorted_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata in alphabetical order (the package writes them in any order)."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def compare(quantized: Model, source: Model, crops: Crops) -> Agreement:
+    """Return how far the 8-bit run of `quantized` is from the float32 run of `source` on `crops`."""
+    from detector.runtimes.classifier import load_classifier
+
+    reference = load_classifier(source, "openvino", "cpu", "f32", BATCH)(crops)
+    return agreement(load_classifier(quantized, "openvino", "cpu", "int8", BATCH)(crops), reference)
+
+
+def quantize(
+    model: Model,
+    out: Path,
+    crops: Crops,
+    held_out: Crops,
+    notes: dict[str, str],
+    least: float = LEAST_AGREEMENT,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> Agreement:
+    """Write the 8-bit weights file of `model` to `out`; return how it compares with float32 on `held_out`.
+
+    Raises: what `quantized_file` raises; ValueError, and nothing is written, where the top class agrees on less than
+    the share `least`; OSError when the file cannot be written.
+    """
+    content = quantized_file(model, crops, notes, advance)
+    temporary = out.with_name(f".{os.urandom(8).hex()}{SUFFIX}")
+    try:
+        write_bytes_atomic(temporary, content)
+        result = compare(find_model(str(temporary)), model, held_out)
+        if result.top < least:
+            raise ValueError(f"{out}: not written; the 8-bit run is too far from float32 ({result}); calibrate on more")
+        temporary.replace(out.resolve() if out.is_symlink() else out)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return result
+
+
+def _positive(text: str) -> int:
+    """Parse a number of crops."""
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"must be 1..100000, got '{text}'")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    """Parse --least."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie in 0..1, got '{text}'")
+    return value
+
+
+def make_parser() -> Parser:
+    """Return the parser of the command."""
+    parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
+    parser.add_argument("model", metavar="MODEL", help="a model of detect --list-models, or a weights file")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="weights file to write: .safetensors")
+    parser.add_argument("--pictures", metavar="PATH", nargs="+", default=[], help="(default: the bundled samples)")
+    parser.add_argument(
+        "--crops", metavar="N", type=_positive, default=CROPS, help=f"to calibrate on (default: {CROPS})"
+    )
+    parser.add_argument(
+        "--held-out", metavar="N", type=_positive, default=HELD_OUT, help=f"to compare on (default: {HELD_OUT})"
+    )
+    parser.add_argument(
+        "--least",
+        metavar="SHARE",
+        type=_share,
+        default=LEAST_AGREEMENT,
+        help=f"of the held-out crops that must keep their top class (default: {LEAST_AGREEMENT})",
+    )
+    parser.add_argument(
+        "--size", metavar="PX", type=int, default=0, help="side of the crops (default: the model's own)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of pictures and proposals (default: 0)")
+    parser.add_argument("--quiet", action="store_true", help="errors only")
+    return parser
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = make_parser().parse_args(argv)
+    if args.out.suffix != SUFFIX:
+        raise UsageError(f"--out {args.out}: must end in {SUFFIX}")
+    if args.seed < 0:
+        raise UsageError(f"--seed must not be negative, got {args.seed}")
+    check_target(args.out)
+    console = Console(PROGRAM, args.quiet)
+    model = find_model(args.model)
+    if not model.file:
+        raise UsageError(f"MODEL {model.name}: defined by torch only, which has no 8-bit run; give a weights file")
+    if args.out.exists() and args.out.samefile(model.file):
+        raise UsageError(f"--out {args.out}: is the model itself; give another name")
+    if args.size:
+        model = replace(model, size=args.size)
+    if model.quantized:
+        console.note(f"{model.name} has intervals already; they are replaced")
+    from detector.proposal_crops import picture_paths, proposal_crops
+
+    paths = picture_paths(args.pictures)
+    if not args.pictures:
+        console.note(f"calibrating on the {len(paths)} bundled samples only, which is few; --pictures takes your own")
+    with console.progress("proposals", min(len(paths), max(args.crops, args.held_out))) as advance:
+        crops, held_out = proposal_crops(paths, model, (args.crops, args.held_out), args.seed, advance, console.notice)
+    notes = {
+        "quantized_from": Path(model.file).name,
+        "quantized_from_sha256": file_digest(model),
+        "calibration_pictures": str(len(paths)),
+        "calibration_crops": str(len(crops)),
+        "calibration_seed": str(args.seed),
+    }
+    with console.progress("calibrate", len(crops)) as advance:
+        result = quantize(model, args.out, crops, held_out, notes, args.least, advance)
+    console.note(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB), calibrated on {len(crops)} crops")
+    console.note(f"int8 against f32 on proposals held out: {result}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's) and return its exit status."""
+    return run(PROGRAM, lambda: _main(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
