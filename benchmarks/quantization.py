@@ -1,7 +1,7 @@
 """8 bits against float32: our calibration beside NNCF's, in agreement, mAP and crops/s of one run.
 
   python benchmarks/quantization.py --pictures 6                       (val2_mini, the shipped network)
-  python benchmarks/quantization.py --model mine.safetensors --data ../shared/data/voc2012 --pictures 6
+  python benchmarks/quantization.py --model mine.safetensors --data mine/ --pictures 6     (of the model's classes)
 
 Both calibrate on the same crops of proposals of the bundled samples, from the float weights; mAP is that of the
 data's protocol on the first pictures. NNCF is left out where it is not installed (`pip install nncf`).

@@ -17,7 +17,9 @@ from detector.agreement import Agreement, agreement
 from detector.console import Console, Parser, UsageError, run
 from detector.export import check_target
 from detector.files import write_bytes_atomic
+from detector.networks.layers import has_lrn
 from detector.weights import Model, file_digest, find_model, load_weights
+from detector.weights_writer import sorted_metadata
 
 if TYPE_CHECKING:
     from detector.runtimes.classifier import Crops
@@ -54,6 +56,8 @@ def quantized_file(
     """
     if not model.file:
         raise ValueError(f"model '{model.name}' is defined by torch only, which has no 8-bit run; give a weights file")
+    if has_lrn(model.layers):
+        raise ValueError(f"{model.file}: OpenVINO's 8-bit runs with LRN are not reliable; train it with norm batch")
     from detector.calibration import calibrate
 
     weights = load_weights(model)
@@ -75,16 +79,6 @@ def quantized_file(
 
     contents = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata | notes)
     return sorted_metadata(contents)
-
-
-def sorted_metadata(content: bytes) -> bytes:
-    """Return a safetensors file with its metadata in alphabetical order (the package writes them in any order)."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # arrays begin at a multiple of 8 bytes
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def compare(quantized: Model, source: Model, crops: Crops) -> Agreement:

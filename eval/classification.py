@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.config import CHOICES, MAX_BATCH, MAX_CROP, MIN_CROP
+from detector.console import FAILED, Console, Parser, UsageError, run
 from detector.crop_protocols import CROPS, protocol_crops
 from detector.datasets.ground_truth import Doubles, Longs
 from detector.images import ImageError, read_image
@@ -22,7 +23,6 @@ from detector.report import write_out
 from detector.runtimes.classifier import DET, IMAGENET, Classifier, load_classifier
 from detector.weights import find_model
 from eval.classification_lists import LabelledPictures, Labels, read_labelled
-from eval.console import FAILED, Console, Parser, UsageError, run
 
 PROGRAM = "python -m eval.classification"
 TOPS = (1, 5)

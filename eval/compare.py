@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.console import Console, Parser, UsageError, run
 from detector.datasets.ground_truth import Doubles, GroundTruth
 from detector.report import printable, write_out
 from eval.bootstrap import LEVEL, interval, picture_weights, resampled_map
-from eval.console import Console, Parser, UsageError, run
 from eval.data import add_data_arguments, eval_options, open_data, protocol_of
 from eval.evaluation import Evaluation
 from eval.options import AUTO

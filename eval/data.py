@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from detector.config import read_options
+from detector.console import UsageError
 from detector.datasets.ground_truth import GroundTruth
-from eval.console import UsageError
 from eval.options import AUTO, EvalOptions
 
 SAMPLES = "the bundled samples"

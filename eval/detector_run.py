@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from detector.config import DetectOptions
+from detector.console import Console
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.images import ImageError, read_image
 from detector.pipeline import Detector, Trace
-from eval.console import Console
 from eval.prediction_store import BEST_PROPOSAL, DETECTION, SCORED_PROPOSAL, SIDES, PredictionStore
 from eval.predictions import Predictions
 from proposals.boxes import Boxes, iou

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from detector import __version__
 from detector.config import DetectOptions, read_options
+from detector.console import FAILED, Console, UsageError, run
 from detector.files import check_folder
 from detector.report import write_out
-from eval.console import FAILED, Console, UsageError, run
 from eval.data import eval_options, open_data, protocol_of
 from eval.map_arguments import FEWER, MANY, PROGRAM, map_parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eval.console import Parser
+from detector.console import Parser
 from eval.data import add_data_arguments
 from eval.options import AUTO
 from eval.prediction_files import FORMATS as PREDICTION_FORMATS

@@ -12,8 +12,8 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detector.console import FAILED, Console, Parser, UsageError, run
 from detector.report import write_out
-from eval.console import FAILED, Console, Parser, UsageError, run
 from eval.data import add_data_arguments, eval_options, open_data
 
 if TYPE_CHECKING:

@@ -106,3 +106,8 @@ def convolutions(layers: tuple[Layer, ...]) -> Iterator[Conv]:
                 yield from convolutions(branch)
         elif isinstance(layer, Auxiliary):
             yield from convolutions(layer.layers)
+
+
+def has_lrn(layers: tuple[Layer, ...]) -> bool:
+    """Return whether a network has local response normalisation."""
+    return any(isinstance(layer, LRN) for layer in layers)

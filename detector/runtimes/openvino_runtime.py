@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
+from detector.networks.layers import has_lrn
 from detector.networks.openvino_graph import scores_model
 from detector.runtimes import model_cache
 from detector.runtimes.classifier import DET, Crops, Scores, WriteCrops, summed_leaves
@@ -36,11 +37,14 @@ class OpenVinoClassifier:
         core = ov.Core()
         native = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "auto":
-            precision = "int8" if model.quantized else "bf16" if "BF16" in native else "f32"
+            eight_bits = model.quantized and not has_lrn(model.layers)
+            precision = "int8" if eight_bits else "bf16" if "BF16" in native else "f32"
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}, got '{precision}'")
         if precision == "int8" and not model.quantized:
             raise ValueError(f"{model.file or model.name}: holds no 8-bit intervals; use precision bf16 or f32")
+        if precision == "int8" and has_lrn(model.layers):  # seen: other scores in one of 25 loads
+            raise ValueError(f"{model.file}: OpenVINO's 8-bit runs with LRN are not reliable; use bf16, or norm batch")
         self.model = model
         self.precision = precision
         self.batch_size = batch_size

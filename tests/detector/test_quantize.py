@@ -1,6 +1,7 @@
 """Calibration: intervals by hand, and a file that runs in 8 bits close to float32."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from safetensors.numpy import load_file, save
 from detector.calibration import BINS, STEPS, Histogram, best_end, calibrate
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
+from detector.networks.training_module import fold, training_network
 from detector.proposal_crops import picture_paths, proposal_crops
-from detector.quantize import main, quantize, quantized_file, sorted_metadata
+from detector.quantize import main, quantize, quantized_file
 from detector.runtimes.classifier import load_classifier
+from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.samples import sample_path
 from detector.weights import find_model, load_weights
-from detector.weights_writer import save_weights
+from detector.weights_writer import save_weights, sorted_metadata
 
 SIZE = 80
 
@@ -189,3 +192,17 @@ def test_errors_are_one_line(model, tmp_path, capsys, arguments, status, line):
     said = capsys.readouterr().err
     assert line in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_eight_bits_and_local_response_normalisation_are_refused(tmp_path: Path) -> None:
+    network = training_network(googlenet(201, "lrn", 0.1), seed=0)
+    about = {"network": "googlenet", "size": 96, "mean": 128.0, "scale": 128.0, "classes": 201, "width": 0.1}
+    arrays = fold(network)
+    model = save_weights(tmp_path / "lrn.safetensors", arrays, **about, norm="lrn")
+    with pytest.raises(ValueError, match="8-bit runs with LRN are not reliable; train it with norm batch"):
+        quantized_file(model, np.zeros((1, 96, 96, 3), np.uint8), {})
+    ranges = {f"{c.name}.range": np.array([0, 1], np.float32) for c in convolutions(model.layers) if c.relu}
+    marked = save_weights(tmp_path / "marked.safetensors", arrays | ranges, **about, norm="lrn")
+    with pytest.raises(ValueError, match="not reliable; use bf16, or norm batch"):
+        OpenVinoClassifier(marked, "int8")
+    assert OpenVinoClassifier(marked).precision != "int8"
