@@ -38,17 +38,24 @@ def det_names() -> tuple[str, ...]:
     return tuple(c.name for c in det_classes())
 
 
+def folded_name(name: str) -> str:
+    """Return a class name as it is compared: without case, a blank for an underscore."""
+    return name.strip().casefold().replace("_", " ")
+
+
 def label_of(name: str, names: tuple[str, ...]) -> int:
-    """Return the label 1..N of a class given by name or by id ("dog" or "58").
+    """Return the label 1..N of a class given by name or by id ("dog" or "58"); a class may itself be named "58".
 
     Raises: ValueError naming the nearest class when there is no such one.
     """
-    if name.isdecimal() and 1 <= int(name) <= len(names):
-        return int(name)
-    folded = {n.casefold(): i + 1 for i, n in enumerate(names)}
-    key = name.strip().casefold().replace("_", " ")
+    if name in names:
+        return names.index(name) + 1
+    folded = {folded_name(n): i + 1 for i, n in enumerate(names)}
+    key = folded_name(name)
     if key in folded:
         return folded[key]
+    if name.isdecimal() and 1 <= int(name) <= len(names):
+        return int(name)
     near = difflib.get_close_matches(key, folded, n=1, cutoff=0.5)
     hint = f"; did you mean '{names[folded[near[0]] - 1]}'?" if near else ""
     raise ValueError(f"unknown class '{name}' (a name or an id 1..{len(names)}){hint}")

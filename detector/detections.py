@@ -151,8 +151,14 @@ class Detections:
 
         Raises: ValueError naming the nearest class when there is no such one.
         """
-        labels = [label_of(str(c), self.class_names) for c in classes]
+        labels = [label_of(c, self.class_names) if isinstance(c, str) else self._checked(c) for c in classes]
         return self.select(np.isin(self.labels, labels))
+
+    def _checked(self, label: int) -> int:
+        """Return a label of these classes; raise ValueError for another number."""
+        if not 1 <= label <= len(self.class_names):
+            raise ValueError(f"unknown class '{label}' (a name or an id 1..{len(self.class_names)})")
+        return label
 
     def same_as(self, other: Detections) -> bool:
         """Return whether every value, the image size and the class names are equal, in the same order."""

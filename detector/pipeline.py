@@ -14,7 +14,7 @@ from detector.crops import warp
 from detector.detections import Detections
 from detector.ensemble import RegionScores, score_regions
 from detector.runtimes.classifier import Classifier, load_classifier
-from detector.weights import Model, find_model
+from detector.weights import Model, find_model, split_size
 from proposals.boxes import nms_per_class
 from proposals.frame import Image, check_image
 from proposals.opencv import selective_search_opencv
@@ -127,7 +127,7 @@ class Detector:
 def _model(name: str, crop_size: int) -> Model:
     """Return the model of a name; `crop_size` not 0 is that of all that name none themselves (NAME@SIZE)."""
     model = find_model(name)
-    return replace(model, size=crop_size) if crop_size and "@" not in name else model
+    return replace(model, size=crop_size) if crop_size and not split_size(name)[1] else model
 
 
 def _warm_up() -> None:

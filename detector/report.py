@@ -42,7 +42,9 @@ def plain_rows(detections: Detections, name: str) -> str:
         strict=True,
     )
     return "".join(
-        "\t".join([printable(name), label, f"{score:.4f}", *(f"{side:.1f}" for side in box), SOURCE_NAMES[source]])
+        "\t".join(
+            [printable(name), printable(label), f"{score:.4f}", *(f"{side:.1f}" for side in box), SOURCE_NAMES[source]]
+        )
         + "\n"
         for label, score, box, source in rows
     )

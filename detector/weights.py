@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from detector.classes import IMAGENET_CLASSES, det_names
+from detector.classes import IMAGENET_CLASSES, det_names, folded_name
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import MIN_SIZE, inception_v3
 from detector.networks.layers import Layer, convolutions
@@ -74,6 +74,8 @@ class Model:
                 f"{where}: {self.classes} outputs are neither ImageNet's {IMAGENET_CLASSES} nor background and the "
                 f"{len(det_names())} detection classes; name the others in class_names"
             )
+        if len({folded_name(name) for name in names}) < len(names) or not all(name.isprintable() for name in names):
+            raise ValueError(f"{where}: class names must differ by more than case, and hold no control characters")
         try:
             if self.network in NETWORKS:
                 _ = self.layers
@@ -153,15 +155,21 @@ def describe_models() -> list[tuple[str, str]]:
     return [(model.name, model.about) for model in _models().values()]
 
 
+def split_size(name: str) -> tuple[str, int]:
+    """Return the name and the crop size of NAME@SIZE; the size is 0 where none is given, or a file has that name."""
+    base, _, side = name.rpartition("@")
+    return (base, int(side)) if base and side.isdecimal() and not Path(name).is_file() else (name, 0)
+
+
 def find_model(name: str) -> Model:
     """Return the model of that name, or the one in the weights file at that path; NAME@SIZE for crops of another size.
 
     A weights file of the user's (.safetensors) names its network, crop size and normalisation in its metadata.
     Raises: FileNotFoundError when `name` is neither, ValueError when the file is not such a one.
     """
-    base, _, side = name.rpartition("@")
-    if base and side.isdecimal() and not Path(name).is_file():
-        return replace(find_model(base), size=int(side))
+    base, side = split_size(name)
+    if side:
+        return replace(find_model(base), size=side)
     if name in _models():
         model = _models()[name]
         if not model.file:
@@ -209,7 +217,7 @@ def _names(path: Path, text: str) -> tuple[str, ...]:
     """Return the class names of a file's metadata, a JSON list of texts."""
     try:
         names = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{path}: class_names of its metadata must be a JSON list of names")
@@ -278,6 +286,8 @@ def _check(model: Model, name: str, found: npt.NDArray[np.generic] | None, shape
             f"{path}: {name} {what}, {model.network}{variant} needs {list(shape)}; the file belongs to another "
             "network, or its metadata names other classes or another width than it has"
         )
+    if found.dtype not in (np.float16, np.float32, np.uint8):
+        raise ValueError(f"{path}: {name} holds {found.dtype}; save it as float32 or float16")
     if not np.isfinite(found.astype(np.float32)).all():
         raise ValueError(f"{path}: {name} has a value that is not a finite number; train or convert it again")
     if name.endswith(".range") and not found[0] < found[1]:

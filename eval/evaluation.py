@@ -85,7 +85,10 @@ class Evaluation:
 
         Recall is 0 throughout for a class without ground truth. Raises: ValueError for an unknown class.
         """
-        label = label_of(str(label), self.class_names)
+        if isinstance(label, str):
+            label = label_of(label, self.class_names)
+        if not 1 <= label <= len(self.class_names):
+            raise ValueError(f"unknown class '{label}' (a name or a label 1..{len(self.class_names)})")
         outcome = self.matches.outcome[self.matches.of_class(label)]
         outcome = outcome[outcome != NOT_COUNTED]
         true = np.cumsum(outcome == TRUE_POSITIVE, dtype=np.float64)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.networks.costs import cost
+from detector.networks.googlenet import DROPOUT
 from detector.networks.layers import Auxiliary, Conv, Layer
 from detector.networks.torch_module import ConvReLU, Norm, copy_into, torch_network
 from detector.weights import Weights
@@ -82,7 +83,7 @@ class TrainingNetwork(nn.Module):
 
 
 def training_network(
-    layers: tuple[Layer, ...], norm: Norm = "none", dropout: float = 0.4, seed: int = 0
+    layers: tuple[Layer, ...], norm: Norm = "none", dropout: float = DROPOUT, seed: int = 0
 ) -> TrainingNetwork:
     """Return the network of `layers` for training, initialised from `seed`.
 

@@ -1,4 +1,4 @@
-"""Compiled models kept in the user's cache folder, each behind a checksum, the newest few only."""
+"""Compiled models kept in the user's cache folder, each behind a checksum, the latest used few only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detector.files import write_bytes_atomic
 
-KEPT = 4  # compiled models; a shipped one has 25 to 100 MB
+KEPT = 12  # compiled models, twice an ensemble of six; one has 7 to 100 MB
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -39,6 +39,7 @@ def load(folder: Path | None, name: str) -> bytes | None:
         return None
     try:
         content = (folder / name).read_bytes()
+        os.utime(folder / name)  # in use, so among the last to go
     except OSError:
         return None
     body = content[DIGEST:]
@@ -46,7 +47,7 @@ def load(folder: Path | None, name: str) -> bytes | None:
 
 
 def store(folder: Path | None, name: str, body: bytes) -> None:
-    """Keep a compiled model, and drop the oldest beyond `KEPT`; a folder that takes no more is no error."""
+    """Keep a compiled model, and drop those longest unused beyond `KEPT`; a folder that takes no more is no error."""
     if folder is None:
         return
     try:

@@ -73,8 +73,8 @@ class OpenVinoClassifier:
                     request = idle.pop()
                     stop = min(start + self.batch_size, count)
                     write(start, stop, request.crops[: stop - start])  # rows beyond hold older crops; nobody reads them
+                    busy.append((request, start))  # before it runs: an interrupt in between must not leave it running
                     request.run.start_async()
-                    busy.append((request, start))
                 while busy:
                     _collected(busy, scores)
             finally:  # after an interrupt, the requests must be free for the next call

@@ -49,3 +49,12 @@ def test_label_of_takes_names_and_ids_and_names_the_nearest():
     for wrong in ("0", "201", "-1", ""):
         with pytest.raises(ValueError, match="unknown class"):
             label_of(wrong, names)
+
+
+def test_classes_named_like_numbers_and_with_underscores():
+    digits = tuple(str(i) for i in range(10))
+    assert label_of("5", digits) == 6  # the class named 5, not the fifth
+    assert label_of("10", digits) == 10
+    assert (
+        label_of("traffic_light", ("car", "traffic_light")) == label_of("Traffic light", ("car", "traffic_light")) == 2
+    )

@@ -214,3 +214,15 @@ def test_cache_keeps_compiled_models_whole_and_few(tmp_path, monkeypatch, crops)
     last = model_cache.entry_name(model_cache.KEPT + 1)
     assert model_cache.load(folder, last) == b"compiled"
     assert model_cache.load(folder, "none.model") is None and model_cache.load(None, last) is None
+
+
+def test_the_cache_keeps_what_is_used(tmp_path):
+    import os
+
+    names = [f"{i}.model" for i in range(model_cache.KEPT)]
+    for i, name in enumerate(names):
+        model_cache.store(tmp_path, name, b"x")
+        os.utime(tmp_path / name, (i, i))
+    assert model_cache.load(tmp_path, names[0]) == b"x"  # the oldest, now the latest used
+    model_cache.store(tmp_path, "new.model", b"y")
+    assert {p.name for p in tmp_path.iterdir()} == {"new.model", *names} - {names[1]}

@@ -240,3 +240,21 @@ def test_pools_by_hand():
     assert torch_network((AvgPool(3),))(x)[0, 0, 0].tolist() == [2.5, 3, 4, 4.5]  # padding is not counted
     assert torch_network((AvgPool(2, 2, "valid"),))(x)[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
     assert torch_network((GlobalAvgPool(),))(x).item() == 7.5
+
+
+def test_dropout_stands_right_before_the_classifiers():
+    from detector.networks.googlenet import AUXILIARY_DROPOUT, DROPOUT, googlenet
+    from detector.networks.training_module import AuxiliaryHead, training_network
+
+    assert (DROPOUT, AUXILIARY_DROPOUT) == (0.4, 0.7)  # section 5
+    network = training_network(googlenet(5, "batch", 0.25, aux=True)).train()
+    seen = {}
+    heads = [part for part in network.parts if isinstance(part, AuxiliaryHead)]
+    for name, module in [("main", network.parts[-1]), *((head.name, head.classifier) for head in heads)]:
+        module.register_forward_pre_hook(lambda m, given, name=name: seen.__setitem__(name, given[0].detach()))
+    network(torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)))
+    assert len(seen) == 3
+    for name, features in seen.items():
+        share = float((features == 0).float().mean())
+        least = DROPOUT if name == "main" else AUXILIARY_DROPOUT
+        assert share > least - 0.1, name  # ReLU makes zeros too, so there is no upper bound

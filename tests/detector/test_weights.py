@@ -16,7 +16,7 @@ from detector.classes import det_names
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import convolutions
-from detector.weights import Weights, describe_models, find_model, load_weights, model_names
+from detector.weights import Weights, describe_models, find_model, load_weights, model_names, split_size
 from detector.weights_writer import save_weights
 
 SHIPPED = find_model("inception_v3")
@@ -296,3 +296,17 @@ def test_other_formats_are_refused_with_the_cure(tmp_path):
     save_torch(arrays, path, GOOGLENET | {"classes": "201", "width": "0.25"})
     with pytest.raises(ValueError, match=r"holds arrays of type 'BF16'; save them as float32 or float16"):
         load_weights(find_model(str(path)))
+
+
+@pytest.mark.parametrize("names", [("Cat", "cat"), ("a b", "a_b"), ("a\nb", "c"), ("\x1b[31m", "c")])
+def test_class_names_that_cannot_be_told_apart_or_printed(names):
+    with pytest.raises(ValueError, match="class names must differ by more than case, and hold no control characters"):
+        replace(find_model("inception_v3"), classes=3, class_names=names)
+
+
+def test_a_size_behind_the_name(tmp_path):
+    assert split_size("inception_v3@96") == ("inception_v3", 96)
+    assert split_size("u@h/w.safetensors") == ("u@h/w.safetensors", 0)
+    assert find_model("inception_v3@96").size == 96
+    with pytest.raises(ValueError, match="not 20"):
+        find_model("inception_v3@20")
