@@ -223,8 +223,9 @@ class _Notes(logging.Handler):
 
 def show_log(report: Report) -> None:
     """Let what the packages log (that kernels are being compiled) appear as notes of the command."""
-    log = logging.getLogger("proposals")
-    log.handlers, log.propagate = [_Notes(report)], False
+    for package in ("proposals", "detector"):
+        log = logging.getLogger(package)
+        log.handlers, log.propagate = [_Notes(report)], False
 
 
 def _print_table(detections: Detections, name: str, seconds: float) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ class Run:
     report: Report
     saver: Saver
     started: float
+    stop: threading.Event = field(default_factory=threading.Event)  # set at the end, also an early one
 
     def all(self, options: DetectOptions) -> bool:
         """Look at everything in turn, the network loading while the first picture is read; return whether all is well.
@@ -66,7 +68,8 @@ class Run:
     def _look(self, options: DetectOptions) -> bool:
         """Do all of it but the ends."""
         well = True
-        with closing(self._jobs()) as jobs:
+        with ExitStack() as unread:
+            jobs = unread.enter_context(closing(self._jobs()))
             for job in jobs:  # up to the first picture, as without one no network is needed
                 if not isinstance(job.item, Problem):
                     break
@@ -91,7 +94,8 @@ class Run:
                     raise image
                 return image
 
-            with closing(detect_stream(_chain(job, jobs), read, detector)) as outcomes:
+            unread.pop_all()  # the reader of the stream, which may be in the midst of them, closes them
+            with closing(detect_stream(_chain(job, jobs), read, detector, stop=self.stop)) as outcomes:
                 for done, result, image in outcomes:
                     self._announce(done)
                     well &= self._tell(done, result, image)
@@ -107,6 +111,8 @@ class Run:
         notices: list[str] = []
         image_id = 0
         for source in expand(self.args.paths, _sample, notices.append):
+            if self.stop.is_set():
+                return
             stem = "" if isinstance(source, Problem) else self.saver.stem(source)
             for item in self._frames(source) if isinstance(source, Video) else (source,):
                 image_id += 1
@@ -119,7 +125,7 @@ class Run:
         from detector.video import read_frames
 
         try:
-            yield from read_frames(video, self.args.every, self.args.frames or 0, self.args.max_pixels)
+            yield from read_frames(video, self.args.every, self.args.frames or 0, self.args.max_pixels, self.stop)
         except ImageError as error:
             yield Problem(video.name, error.reason)
         except MemoryError:

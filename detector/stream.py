@@ -32,19 +32,25 @@ class Outcome(NamedTuple, Generic[T]):
 
 
 def detect_stream(
-    items: Iterable[T], read: Callable[[T], RgbImage], detector: Detector, ahead: int = 2
+    items: Iterable[T],
+    read: Callable[[T], RgbImage],
+    detector: Detector,
+    ahead: int = 2,
+    stop: threading.Event | None = None,
 ) -> Generator[Outcome[T], None, None]:
     """Yield the outcome of every item in turn; a picture that fails yields its error and the others go on.
 
     read: makes an item a picture, uint8 RGB [H, W, 3], in another thread than the caller's; ahead: how many further
     items may be read before the caller is done with one, 0 for one after another without threads. The results are
     the same bytes whatever it is. What `items` itself raises is raised here after the outcomes before it; when the
-    generator is closed, or interrupted, the threads end, and `items` is closed if it is a generator.
+    generator is closed, or interrupted, the threads end, and `items` is closed if it is a generator. `stop` is set at
+    that moment: who gives it promises that `items` heeds it, and the end waits for as long as they take; without it,
+    and for `read`, the end waits for PATIENCE at most.
     Raises: ValueError for a negative `ahead`.
     """
     if ahead < 0:
         raise ValueError(f"ahead must not be negative, got {ahead}")
-    return _overlapped(items, read, detector, ahead) if ahead else _in_turn(items, read, detector)
+    return _overlapped(items, read, detector, ahead, stop) if ahead else _in_turn(items, read, detector)
 
 
 def _in_turn(
@@ -90,11 +96,18 @@ class _Threads(Generic[T]):
     """
 
     def __init__(
-        self, items: Iterable[T], read: Callable[[T], RgbImage], propose: Callable[[RgbImage], Proposals], ahead: int
+        self,
+        items: Iterable[T],
+        read: Callable[[T], RgbImage],
+        propose: Callable[[RgbImage], Proposals],
+        ahead: int,
+        stop: threading.Event | None,
     ) -> None:
         self._items, self._read, self._propose = items, read, propose
         self._room = threading.Semaphore(ahead + 1)  # items that may be alive
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
+        self._heeded = stop is not None  # by the items
+        self._decoding = False  # whether the reader is in `read`, which may wait for ever
         self._decoded: SimpleQueue[_Work[T] | _Broken | None] = SimpleQueue()
         self._proposed: SimpleQueue[_Work[T] | _Broken | None] = SimpleQueue()  # None: no more
         # daemons: a reader that waits for ever must not keep the process
@@ -125,6 +138,8 @@ class _Threads(Generic[T]):
             self._proposer.join()
         if self._reader.ident is not None:
             self._reader.join(PATIENCE)
+            if self._heeded and not self._decoding:  # a thread left in a video decoder would abort the process
+                self._reader.join()
 
     def _reading(self) -> None:
         try:
@@ -138,7 +153,11 @@ class _Threads(Generic[T]):
                         item = next(iterator)
                     except StopIteration:
                         break
+                    if self._stop.is_set():
+                        return
+                    self._decoding = True
                     self._decoded.put(self._decode(item))
+                    self._decoding = False
                     del item  # nothing of it stays here while the thread waits
             finally:
                 _close(iterator)
@@ -180,10 +199,14 @@ class _Threads(Generic[T]):
 
 
 def _overlapped(
-    items: Iterable[T], read: Callable[[T], RgbImage], detector: Detector, ahead: int
+    items: Iterable[T],
+    read: Callable[[T], RgbImage],
+    detector: Detector,
+    ahead: int,
+    stop: threading.Event | None,
 ) -> Generator[Outcome[T], None, None]:
     """Yield the outcomes, the next items being read and their regions proposed meanwhile."""
-    threads = _Threads(items, read, detector.propose, ahead)
+    threads = _Threads(items, read, detector.propose, ahead, stop)
     try:
         threads.start()
         while (work := threads.next()) is not None:

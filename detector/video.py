@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,12 @@ from detector.inputs import Video
 USUAL_RATE = 25.0  # frames a second, where a camera does not tell
 HIGHEST_RATE = 1000.0  # what is above it, or not a number, is a header that does not know
 LOST_FRAMES = 0.02  # of a video's frames may be missing before it counts as broken off: headers estimate
+SLOWEST_RATE = 0.01  # frames a second in a written video
+MOST_TICKS = 65535  # a second, in MPEG-4 part 2: vop_time_increment_resolution has 16 bits (ISO/IEC 14496-2, 6.3.3)
 QUIET = "-8"  # FFmpeg's AV_LOG_QUIET
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", QUIET)  # read once, when the first video is opened
+_LOG_LEVEL = threading.Lock()  # it is one for all threads
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,22 @@ class Frame:
     rate: float
 
 
-def read_frames(video: Video, every: int, limit: int, max_pixels: int) -> Generator[Frame, None, None]:
+def read_frames(
+    video: Video, every: int, limit: int, max_pixels: int, stop: threading.Event | None = None
+) -> Generator[Frame, None, None]:
     """Yield every `every`-th frame of a video or camera from the first on, `limit` of them at most (0: all).
 
-    Frames are uint8 RGB [H, W, 3], upright, decoded as they are asked for. Raises: ImageError when it cannot be
-    opened, holds more than `max_pixels` a frame, or breaks off before its end; the frames until then have come.
+    Frames are uint8 RGB [H, W, 3], upright, decoded as they are asked for. Once `stop` is set, which another thread
+    may do while this one passes over frames, no more come. Raises: ImageError when it cannot be opened, holds more
+    than `max_pixels` a frame, or breaks off before its end; the frames until then have come.
     """
     capture = _open(video)
     try:
         clip = _clip(capture, video)
         taken = number = 0
         while not limit or taken < limit:
+            if stop is not None and stop.is_set():
+                return
             if not capture.grab():
                 break
             number += 1
@@ -87,9 +97,8 @@ def count_frames(video: Video, every: int, limit: int) -> int:
 
 
 def _open(video: Video) -> cv2.VideoCapture:
-    """Return the open video or camera; raise ImageError. What OpenCV has to say about it would be more than a line."""
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
+    """Return the open video or camera; raise ImageError."""
+    with _silence():
         if video.path is None:
             capture = cv2.VideoCapture(video.camera)
             if capture.isOpened():
@@ -107,8 +116,17 @@ def _open(video: Video) -> cv2.VideoCapture:
             return capture
         reason = "cannot be opened as a video: it is damaged, cut off or of a kind that OpenCV does not read"
         raise ImageError(video.name, f"{reason}; convert it to MP4 (H.264)")
-    finally:
-        cv2.utils.logging.setLogLevel(before)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep OpenCV from printing what it has to say about a video, which would be more than our one line."""
+    with _LOG_LEVEL:
+        before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
+            yield
+        finally:
+            cv2.utils.logging.setLogLevel(before)
 
 
 def _clip(capture: cv2.VideoCapture, video: Video) -> Clip:
@@ -135,10 +153,20 @@ def _rgb(image: object) -> RgbImage:
     return np.ascontiguousarray(np.asarray(image, np.uint8)[:, :, ::-1])
 
 
+def _writable(rate: float) -> float:
+    """Return a rate close by, in frames a second, that MPEG-4 part 2 can tell.
+
+    OpenCV asks for as many ticks a second as the rate has thousandths, hundredths or tenths, by its decimals.
+    """
+    decimals = 3 if rate <= MOST_TICKS // 1000 else 2 if rate <= MOST_TICKS // 100 else 1
+    return max(round(rate, decimals), SLOWEST_RATE)
+
+
 class VideoWriter:
     """An MP4 (MPEG-4 part 2) that appears under its name when it is closed, and not before.
 
-    Its size is that of the first frame; an odd side loses its last row or column, as the codec wants even ones.
+    Its size is that of the first frame; an odd side loses its last row or column, as the codec wants even ones. Its
+    rate is rounded to what the codec can tell: two decimals above 65 frames a second, one above 655.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
@@ -148,7 +176,7 @@ class VideoWriter:
         if self._path.exists() and not self._path.is_file():
             raise OSError(f"cannot write {path}: it is a folder, device, pipe or socket; give the name of a file")
         self._temporary = self._path.parent / f".{os.urandom(8).hex()}.tmp.mp4"  # the suffix chooses the container
-        self._rate = rate
+        self._rate = _writable(rate)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._frames = 0
@@ -158,11 +186,13 @@ class VideoWriter:
         if self._writer is None:
             self._size = (image.shape[1], image.shape[0])
             mp4v = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, mp4v, self._rate, self._size)
-            if not self._writer.isOpened():
+            with _silence():
+                writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, mp4v, self._rate, self._size)
+            if not writer.isOpened():
                 self._temporary.unlink(missing_ok=True)
                 width, height = self._size
                 raise OSError(f"cannot write {self._path}: no MP4 of {width} x {height} can be made in this folder")
+            self._writer = writer
         if (image.shape[1], image.shape[0]) != self._size:
             image = np.asarray(cv2.resize(image, self._size), np.uint8)
         self._writer.write(image[:, :, ::-1].copy())
@@ -183,7 +213,8 @@ class VideoWriter:
 
     def _written(self) -> int:
         """Return the number of frames in the finished file."""
-        capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
+        with _silence():
+            capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
         try:
             return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         finally:

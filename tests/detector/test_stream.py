@@ -1,5 +1,6 @@
 """The overlapped pipeline: order, bounds, errors in their place, ends without hanging, the bytes of the plain way."""
 
+import logging
 import os
 import signal
 import threading
@@ -14,6 +15,7 @@ from PIL import Image
 from detector.config import DetectOptions
 from detector.images import RgbImage
 from detector.pipeline import Detector, Trace
+from detector.report import Report, show_log
 from detector.stream import PATIENCE, detect_stream
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -202,6 +204,69 @@ def test_a_reader_that_never_ends_does_not_hold_the_caller(detector: Detector) -
     for thread in threading.enumerate():
         if thread.name == "detect-read":
             thread.join(10)
+
+
+def test_items_that_heed_the_stop_are_waited_for(detector: Detector) -> None:
+    """However long they take, they end in their own thread, closed, and nothing more is read."""
+    stop, asked = threading.Event(), threading.Event()
+    ends: list[str] = []
+    begun: list[int] = []
+
+    def items() -> Iterator[int]:
+        try:
+            yield 0
+            asked.set()
+            assert stop.wait(30)
+            time.sleep(PATIENCE + 0.5)  # one long step
+            yield 1
+        finally:
+            ends.append(threading.current_thread().name)
+
+    def read(number: int) -> RgbImage:
+        begun.append(number)
+        return tiny(number)
+
+    outcomes = detect_stream(items(), read, detector, stop=stop)
+    assert next(outcomes).item == 0 and asked.wait(10)
+    outcomes.close()
+    assert threads_of_streams() == [] and ends == ["detect-read"] and begun == [0]
+
+
+def test_a_reader_that_never_ends_does_not_hold_the_caller_with_a_stop(detector: Detector) -> None:
+    release, stop = threading.Event(), threading.Event()
+
+    def read(number: int) -> RgbImage:
+        if number == 1:
+            release.wait(30)
+        return tiny(number)
+
+    outcomes = detect_stream(range(5), read, detector, stop=stop)
+    assert next(outcomes).item == 0
+    begin = time.perf_counter()
+    outcomes.close()
+    assert stop.is_set() and time.perf_counter() - begin < PATIENCE + 2
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "detect-read":
+            thread.join(10)
+
+
+@pytest.mark.parametrize("package", ["proposals", "detector"])
+def test_the_log_of_both_packages_becomes_notes(capsys: pytest.CaptureFixture[str], package: str) -> None:
+    logs = [logging.getLogger(name) for name in ("proposals", "detector")]
+    before = [(log.handlers, log.propagate) for log in logs]
+    try:
+        show_log(Report("json", quiet=False, verbose=False))
+        thread = threading.Thread(target=logging.getLogger(package).warning, args=("left out: %d", 7))
+        thread.start()
+        thread.join()
+        assert capsys.readouterr() == ("", "detect: left out: 7\n")
+        show_log(Report("json", quiet=True, verbose=False))
+        logging.getLogger(package).warning("left out")
+        assert capsys.readouterr() == ("", "")
+    finally:
+        for log, (handlers, propagate) in zip(logs, before, strict=True):
+            log.handlers, log.propagate = handlers, propagate
 
 
 def test_refuses_a_negative_number(detector: Detector) -> None:

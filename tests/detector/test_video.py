@@ -1,11 +1,13 @@
 """Videos: frames in, an annotated video out, one line for what cannot be read; and the command on real clips."""
 
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -112,6 +114,15 @@ def test_frames_are_decoded_as_they_are_asked_for(clips: Path) -> None:
     assert list(frames) == []
 
 
+def test_no_frame_comes_after_the_stop(clips: Path) -> None:
+    video, stop = Video("clip.mp4", Path("clip.mp4")), threading.Event()
+    frames = read_frames(video, 1, 0, PIXELS, stop)
+    assert next(frames).name == "clip.mp4#1"
+    stop.set()
+    assert list(frames) == []  # and no complaint that the video breaks off
+    assert list(read_frames(video, 1, 0, PIXELS, stop)) == []
+
+
 def test_what_is_no_video_gets_one_line(clips: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (clips / "text.mp4").write_text("hello")
     (clips / "empty.mp4").touch()
@@ -181,7 +192,35 @@ def test_written_video_of_odd_size_one_frame_and_none(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.mp4"]
 
 
-def test_video_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rate", "written"),
+    [
+        (0.0001, 0.01),
+        (0.0007, 0.01),
+        (1 / 3, 0.333),
+        (30000 / 1001, 29.97),
+        (64.9876, 64.988),
+        (65.0001, 65.0),
+        (65.5371, 65.54),
+        (113.3386, 113.34),
+        (1000 / 7, 142.86),
+        (240000 / 1001, 239.76),
+        (654.996, 655.0),
+        (655.37, 655.4),
+        (999.99, 1000.0),
+        (1000.0, 1000.0),
+    ],
+)
+def test_rates_that_the_codec_cannot_tell_are_rounded(tmp_path: Path, rate: float, written: float) -> None:
+    writer = VideoWriter(tmp_path / "x.mp4", rate)
+    for number in range(3):
+        writer.write(strip(number))
+    writer.close()
+    frames, found, *size = facts(tmp_path / "x.mp4")
+    assert (frames, *size) == (3, *SIZE) and found == pytest.approx(written, rel=1e-6)
+
+
+def test_video_that_cannot_be_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.mp4").mkdir()
     with pytest.raises(OSError, match=r"x.mp4: it is a folder, device, pipe or socket"):
         VideoWriter(tmp_path / "x.mp4", 10)
@@ -191,6 +230,8 @@ def test_video_that_cannot_be_written(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "small.mp4", 10)
     with pytest.raises(OSError, match="no MP4 of 1 x 30 can be made"):
         writer.write(np.zeros((30, 1, 3), np.uint8))
+    writer.close()  # there is nothing to give a name to
+    assert capfd.readouterr() == ("", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "x.mp4"]
 
 
@@ -281,3 +322,27 @@ def test_an_interrupted_video_is_finished(clips: Path, number: int, status: int)
     assert (rate, *size) == (10.0, *SIZE) and done - 1 <= frames <= done
     assert done - 1 <= len((clips / "out" / "long.detected.json").read_text().splitlines()) <= done
     assert len(list((clips / "out").iterdir())) == 2  # nothing temporary
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 141)])
+def test_an_end_while_frames_are_passed_over(clips: Path, number: int | None, status: int) -> None:
+    """A signal, or an output that takes no more, while the reader needs seconds to the next frame it looks at."""
+    content = io.BytesIO()
+    Image.new("RGB", (1280, 720), (90, 120, 60)).save(content, "JPEG", optimize=True)
+    (clips / "long.avi").write_bytes(8000 * content.getvalue())  # as a stream of pictures, which needs no encoding
+    command = [sys.executable, "-m", "detector.cli", "long.avi", "a.png", "--every", "7999", "--no-save"]
+    process = subprocess.Popen(
+        [*command, "--format", "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    assert process.stdout is not None and process.stderr is not None
+    if number is None:
+        process.stdout.close()
+        err = process.stderr.read()
+        process.stderr.close()
+        assert (process.wait(60), err) == (status, b"")
+        return
+    assert json.loads(process.stdout.readline())["picture"] == "long.avi#1"
+    process.send_signal(number)
+    rest, err = process.communicate(timeout=60)
+    word = "interrupted" if status == 130 else "terminated"
+    assert (process.returncode, rest, err) == (status, b"", f"detect: {word}\n".encode())
