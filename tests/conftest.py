@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -30,3 +31,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def temporary_cache(pytestconfig: pytest.Config) -> None:
     """Fail at once where something has pointed the cache elsewhere before the first test."""
     assert os.environ[VARIABLE] == pytestconfig.stash[CACHE][0]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts_arrive():
+    """Take SIGINT as usual, also where the tests run in the background of a shell, which ignores it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
