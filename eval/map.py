@@ -182,8 +182,7 @@ def _run_detector(
         if not store.witnessed:
             console.note(f"{path} was made with other boxes or thresholds; misses are told apart less finely")
         failed = detect_all(truth, thresholds, detect, store, console)
-        if not failed:
-            store.finish()
+        store.finish()  # pictures that failed are not among the finished ones: the next run tries them again
         made_by = f"{detect.model}, proposals {detect.proposals}, weights {parameters['weights'] or 'downloaded'}"
         return failed, found_in(store.table(), truth, store.witnessed), made_by
 

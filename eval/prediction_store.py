@@ -154,7 +154,7 @@ class PredictionStore:
         if not self._finished:
             return
         number = 1 + max((int(p.stem) for p in self.folder.glob("*.parquet") if p.stem.isdecimal()), default=0)
-        table = self._marked(pa.concat_tables(self._waiting), self._finished)
+        table = self._marked(pa.concat_tables(self._waiting), self._finished, self._truth_key)
         _write(self.folder / f"{number:06d}.parquet", table)
         self._tables.append(table)
         self._waiting, self._finished, self._written = [], [], time.monotonic()
@@ -170,7 +170,10 @@ class PredictionStore:
         self.flush()
         parts = list(self.folder.glob("*.parquet"))
         if parts or not self.path.exists():
-            _write(self.path, self._marked(self.table(), sorted(self.done)))
+            key = (
+                self._truth_key if self.witnessed else ""
+            )  # rows for the analysis are there of all pictures, or of none
+            _write(self.path, self._marked(self.table(), sorted(self.done), key))
         for part in parts:
             part.unlink()
 
@@ -180,13 +183,13 @@ class PredictionStore:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
-    def _marked(self, table: pa.Table, pictures: list[str]) -> pa.Table:
+    def _marked(self, table: pa.Table, pictures: list[str], truth_key: str) -> pa.Table:
         return table.replace_schema_metadata(
             {
                 "parameters": self._parameters,
                 "class_names": self._class_names,
                 "pictures": json.dumps({name: self._digests.get(name, "") for name in pictures}),
-                "truth": self._truth_key,
+                "truth": truth_key,
             }
         )
 

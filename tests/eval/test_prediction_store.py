@@ -9,7 +9,14 @@ from small_problems import ground_truth
 
 from eval.detector_run import found_in
 from eval.prediction_files import read_predictions
-from eval.prediction_store import BEST_PROPOSAL, DETECTION, SCORED_PROPOSAL, OtherRunError, PredictionStore
+from eval.prediction_store import (
+    BEST_PROPOSAL,
+    DETECTION,
+    SCORED_PROPOSAL,
+    OtherRunError,
+    PredictionStore,
+    is_witnessed,
+)
 
 PARAMETERS = {"model": "m", "threshold": 0.01}
 NAMES = ("cat", "dog", "bird")
@@ -117,6 +124,23 @@ def test_rows_for_the_analysis_of_other_ground_truth_are_left_out(tmp_path: Path
     found = found_in(other.table(), ground_truth([], [7]), other.witnessed)
     assert len(found.predictions) == 2 and found.proposals is None and found.scored is None
     other.close()
+
+
+def test_a_file_that_lacks_rows_for_the_analysis_of_some_pictures_has_those_of_none(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    first = PredictionStore(path, PARAMETERS, NAMES, "these boxes")
+    add(first, "p7")
+    first.finish()
+    first.close()
+    second = PredictionStore(path, PARAMETERS, NAMES, "other boxes")  # a picture and a box more
+    add(second, "p3")
+    second.finish()
+    second.close()
+    for key in ("these boxes", "other boxes"):
+        again = PredictionStore(path, PARAMETERS, NAMES, key)
+        assert again.done == {"p7", "p3"} and not again.witnessed
+        assert not is_witnessed(path, key)
+        again.close()
 
 
 def test_a_picture_that_has_changed_is_not_finished(tmp_path: Path) -> None:
