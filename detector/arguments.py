@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from detector.config import CHOICES, DetectOptions, read_options
+from detector.console import WRONG_USAGE, UsageError
 from detector.files import check_folder
 from detector.inputs import OUTPUT_MARK
 from detector.report import TABLE, printable, write_out
@@ -22,7 +23,6 @@ FORMATS = (TABLE, "json", "csv", "coco", "ilsvrc", "voc", "yolo")
 MAX_PIXELS = 100_000_000
 DRAWN = "detected"  # folder for the drawings of a plain `detect image.jpg`
 DEFAULTS = "configs/detect.toml"
-WRONG_USAGE = 2
 
 DESCRIPTION = """\
 Find the objects of 200 classes in pictures and videos: propose regions, crop
@@ -55,10 +55,6 @@ What follows -- is a name, even if it begins with a dash.
 
 exit status: 0 all done, 1 a picture failed or an output could not be
 written, 2 wrong usage, 130 interrupted, 143 terminated."""
-
-
-class UsageError(Exception):
-    """What was asked for cannot be done; one clear line."""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 FAILED, WRONG_USAGE = 1, 2
-BROKEN_PIPE = 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else FAILED
+INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # as a shell counts: 128 + SIGINT, SIGPIPE, SIGTERM
 
 
 class UsageError(Exception):
@@ -59,8 +59,6 @@ class Console:
 
     def notice(self, text: str) -> None:
         """Print one line that a quiet run needs too: what failed, was skipped, or changes what the results mean."""
-        if sys.stderr is None:  # the caller closed it (`2>&-`)
-            return
         line = f"{self.program}: {printable(text)}"
         if self._progress is not None:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -70,7 +68,7 @@ class Console:
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar, where standard error is a terminal and the run is not quiet; yield the function that moves it."""
-        if self.quiet or sys.stderr is None or not sys.stderr.isatty():
+        if self.quiet or not sys.stderr.isatty():
             yield lambda steps: None
             return
         import rich.console
@@ -88,21 +86,21 @@ class Console:
 
 def run(program: str, work: Callable[[], int]) -> int:
     """Return the exit status of `work`, its errors printed in one line: 1 failed, 2 wrong usage, 130, 141 or 143."""
+    replace_closed_streams()
     console = Console(program)
     try:
-        with _termination_raised():
+        with termination_raised():
             status = work()
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
             return status
     except UsageError as error:
         console.notice(f"error: {error} (see --help)")
         return WRONG_USAGE
     except BrokenPipeError:
-        _discard_stdout()
+        discard_stdout()
         return BROKEN_PIPE
     except OSError as error:
-        _discard_stdout()
+        discard_stdout()
         named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         console.notice(named)
         return FAILED
@@ -114,15 +112,26 @@ def run(program: str, work: Callable[[], int]) -> int:
         return FAILED
     except KeyboardInterrupt:
         console.notice("interrupted")
-        return 128 + signal.SIGINT
+        return INTERRUPTED
     except Terminated:
         console.notice("terminated")
-        return 128 + signal.SIGTERM
+        return TERMINATED
+
+
+def replace_closed_streams() -> None:
+    """Let what is written to a stream that the caller closed (`>&-`) vanish; Python has None in its place."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 @contextlib.contextmanager
-def _termination_raised() -> Iterator[None]:
-    """Turn SIGTERM into Terminated meanwhile, so that outputs end whole; only the main thread can."""
+def termination_raised() -> Iterator[None]:
+    """Turn SIGTERM into Terminated meanwhile, so that outputs end whole and temporary files go.
+
+    Where the signal has a handler already, or in another thread than the main one, it stays as it is.
+    """
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
@@ -139,10 +148,8 @@ def _termination_raised() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _discard_stdout() -> None:
+def discard_stdout() -> None:
     """Drop what standard output can no longer take, which would complain once more when the process ends."""
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.flush()
     except OSError:

@@ -52,8 +52,6 @@ def plain_rows(detections: Detections, name: str) -> str:
 
 def write_out(text: str) -> None:
     """Write `text` to standard output at once; raise BrokenPipeError, or OSError with a clear line."""
-    if sys.stdout is None:  # the caller closed it (`>&-`)
-        return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.arguments import UsageError
 from detector.config import DetectOptions
+from detector.console import UsageError
 from detector.inputs import Picture, Problem, Video, expand
 from detector.report import Report
 from detector.saver import Saver

@@ -66,8 +66,8 @@ def bootstrap(
     ]
     mean = evaluation.mean_ap if len(np.unique(truth.pictures[counted])) > 1 else float("nan")
     return Intervals(
-        _within(interval(_mean(ap), mean)),
-        np.array([_within(pair) for pair in per_class]).reshape(-1, 2),
+        within(interval(_mean(ap), mean)),
+        np.array([within(pair) for pair in per_class]).reshape(-1, 2),
         resamples,
         seed,
     )
@@ -86,7 +86,7 @@ def interval(values: Doubles, estimate: float) -> tuple[float, float]:
     return float(low - middle + estimate), float(high - middle + estimate)
 
 
-def _within(pair: tuple[float, float]) -> tuple[float, float]:
+def within(pair: tuple[float, float]) -> tuple[float, float]:
     """Return an interval cut to 0..1, where AP lies."""
     low, high = np.clip(pair, 0, 1)
     return float(low), float(high)

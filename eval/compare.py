@@ -15,7 +15,7 @@ import numpy as np
 from detector.console import Console, Parser, UsageError, run
 from detector.datasets.ground_truth import Doubles, GroundTruth
 from detector.report import printable, write_out
-from eval.bootstrap import LEVEL, interval, picture_weights, resampled_map
+from eval.bootstrap import LEVEL, interval, picture_weights, resampled_map, within
 from eval.data import add_data_arguments, eval_options, open_data, protocol_of
 from eval.evaluation import Evaluation
 from eval.options import AUTO
@@ -118,7 +118,7 @@ def compare(
     differences = means[1] - means[0]
     differences = differences[~np.isnan(differences)]  # a resample may hold no ground truth
     sides = [
-        Side(file, e.mean_ap, _within(interval(mean, e.mean_ap)), len(p))
+        Side(file, e.mean_ap, within(interval(mean, e.mean_ap)), len(p))
         for file, e, mean, p in zip(files, evaluations, means, (a, b), strict=True)
     ]
     difference = sides[1].mean_ap - sides[0].mean_ap
@@ -150,11 +150,6 @@ def _percentiles(differences: Doubles) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-def _within(pair: tuple[float, float]) -> tuple[float, float]:
-    """Return an interval cut to 0..1, where mAP lies."""
-    return max(pair[0], 0.0), min(pair[1], 1.0)
 
 
 def _classes(
@@ -237,7 +232,7 @@ def make_parser() -> Parser:
     parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument("a", metavar="A", type=Path, help="predictions to compare with")
     parser.add_argument("b", metavar="B", type=Path, help="predictions that are compared")
-    add_data_arguments(parser)
+    add_data_arguments(parser, "required; samples: the bundled ones")
     parser.add_argument(
         "--predictions-format",
         choices=("auto", *PREDICTION_FORMATS),
@@ -250,7 +245,7 @@ def make_parser() -> Parser:
     parser.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
     parser.add_argument("--per-class", action="store_true", help="every class in the table; --json always has them")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but what failed")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no notes but what was left out")
     return parser
 
 

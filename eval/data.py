@@ -16,11 +16,11 @@ SAMPLES_WORD = "samples"  # --data samples
 FORMATS = (AUTO, "ilsvrc", "voc", "coco", "yolo")
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --data, --format, --split and --config."""
+def add_data_arguments(parser: argparse.ArgumentParser, otherwise: str = "default: the bundled samples") -> None:
+    """Add --data, --format, --split and --config; `otherwise` says what happens without --data."""
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--data", metavar="PATH", help="folder of ILSVRC DET, VOC or YOLO, or a COCO JSON file (default: the samples)"
+        "--data", metavar="PATH", help=f"folder of ILSVRC DET, VOC or YOLO, or a COCO JSON file ({otherwise})"
     )
     data.add_argument("--format", choices=FORMATS, help="of the data (default: auto)")
     data.add_argument("--split", metavar="NAME", help="val (default), val1, val2, val2_mini, train, ...")
