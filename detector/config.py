@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import TypeVar, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -76,7 +76,11 @@ def options_from(cls: type[T], table: Mapping[str, object], source: str) -> T:
         wanted = hints[key]
         if wanted is float and type(value) is int:
             value = float(value)
-        if type(value) is not wanted:
+        if get_origin(wanted) is tuple:  # a list of texts
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise ValueError(f"{source}: '{key}' must be a list of texts, got {value!r}")
+            value = tuple(value)
+        elif type(value) is not wanted:
             raise ValueError(f"{source}: '{key}' must be {wanted.__name__}, got {value!r}")
         values[key] = value
     try:

@@ -26,9 +26,17 @@ Outputs = Literal["imagenet", "det", "own"]
 
 NETWORKS = ("inception_v3", "googlenet")
 MAX_SIZE = 640  # beyond it there is nothing to gain
+TRAINED = "model.safetensors"  # what a run of detector.train writes into its folder
 DOWNLOADED = "torchvision_googlenet"  # the network that torchvision defines and fetches; torch runtime only
 # what the metadata of a weights file need not say
-OPTIONAL = {"sharpness": "0", "classes": str(IMAGENET_CLASSES), "width": "1", "norm": "lrn", "class_names": "[]"}
+OPTIONAL = {
+    "sharpness": "0",
+    "classes": str(IMAGENET_CLASSES),
+    "width": "1",
+    "norm": "lrn",
+    "class_names": "[]",
+    "members": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class Model:
     width: float = 1.0  # factor of GoogLeNet's channels
     norm: str = "lrn"  # GoogLeNet's: the paper's lrn, or batch (batch norm, folded in)
     class_names: tuple[str, ...] = ()  # of own classes: outputs 1.., output 0 being background
+    members: int = 1  # Inception-v3 networks in the file that share their first layers, and whose scores are averaged
+    member: int = -1  # only this one of them; -1: all
 
     def __post_init__(self) -> None:
         where = self.file or self.name
@@ -63,6 +73,8 @@ class Model:
             )
         if self.network != "googlenet" and (self.width, self.norm) != (1.0, "lrn"):
             raise ValueError(f"{where}: width and norm are GoogLeNet's; {self.network} has none of them")
+        if self.network != "inception_v3" and self.members != 1:
+            raise ValueError(f"{where}: only inception_v3 has members that share their first layers")
         names = self.class_names
         if names and (len(names) != self.classes - 1 or len(set(names)) != len(names) or not all(names)):
             raise ValueError(
@@ -89,7 +101,7 @@ class Model:
             case "googlenet":
                 return googlenet(self.classes, self.norm, self.width)
             case "inception_v3":
-                return inception_v3(self.classes)
+                return inception_v3(self.classes, self.members, self.member)
             case _:
                 raise ValueError(f"model '{self.name}' runs in torch only; leave --runtime openvino out")
 
@@ -124,6 +136,8 @@ class Weights:
     def kernel(self, name: str) -> Array:
         """Return the weights of convolution `name`: float32 [out, in, height, width]."""
         values = self.arrays[f"{name}.weight"]
+        if values.dtype == np.int8:
+            return values * self.arrays[f"{name}.scale"].astype(np.float32)[:, None, None, None]
         if values.dtype != np.uint8:
             return values.astype(np.float32)
         scale, zero = self.arrays[f"{name}.quantization"]
@@ -176,6 +190,10 @@ def find_model(name: str) -> Model:
             return model
         return replace(model, file=str(files("detector").joinpath("models", model.file)))
     path = Path(name)
+    if path.is_dir():
+        path /= TRAINED
+        if not path.is_file():
+            raise FileNotFoundError(f"{name}: this folder has no {TRAINED}; a training run writes it when it ends")
     if not path.is_file():
         raise FileNotFoundError(f"{name}: no model of that name and no file; known models: {', '.join(_models())}")
     if path.suffix.lower() in (".pth", ".pt", ".ckpt"):
@@ -191,7 +209,7 @@ def find_model(name: str) -> Model:
     if fields["network"] not in NETWORKS:
         raise ValueError(f"{path}: unknown network '{fields['network']}'; there are {', '.join(NETWORKS)}")
     try:
-        size, classes = int(fields["size"]), int(fields["classes"])
+        size, classes, members = (int(fields[key]) for key in ("size", "classes", "members"))
         mean, scale, sharpness, width = (float(fields[key]) for key in ("mean", "scale", "sharpness", "width"))
     except ValueError as error:
         raise ValueError(f"{path}: a number of its metadata is none ({error})") from None
@@ -210,6 +228,7 @@ def find_model(name: str) -> Model:
         width=width,
         norm=fields["norm"],
         class_names=_names(path, fields["class_names"]),
+        members=members,
     )
 
 
@@ -270,6 +289,8 @@ def check_arrays(model: Model, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         stored = arrays.get(f"{conv.name}.weight")
         if stored is not None and stored.dtype == np.uint8:
             wanted["quantization"] = (2,)
+        if stored is not None and stored.dtype == np.int8:
+            wanted["scale"] = (conv.outputs,)
         if model.quantized and conv.relu:
             wanted["range"] = (2,)
         for part, shape in wanted.items():
@@ -286,7 +307,7 @@ def _check(model: Model, name: str, found: npt.NDArray[np.generic] | None, shape
             f"{path}: {name} {what}, {model.network}{variant} needs {list(shape)}; the file belongs to another "
             "network, or its metadata names other classes or another width than it has"
         )
-    if found.dtype not in (np.float16, np.float32, np.uint8):
+    if found.dtype not in (np.float16, np.float32, np.uint8, np.int8):
         raise ValueError(f"{path}: {name} holds {found.dtype}; save it as float32 or float16")
     if not np.isfinite(found.astype(np.float32)).all():
         raise ValueError(f"{path}: {name} has a value that is not a finite number; train or convert it again")

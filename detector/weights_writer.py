@@ -28,6 +28,7 @@ def save_weights(
     width: float = 1.0,
     norm: str = "lrn",
     class_names: tuple[str, ...] = (),
+    members: int = 1,
 ) -> Model:
     """Write a weights file that `find_model` takes, whole or not at all; return its model.
 
@@ -54,6 +55,7 @@ def save_weights(
         width=width,
         norm=norm,
         class_names=class_names,
+        members=members,
     )
     check_arrays(model, arrays)
     metadata = {key: str(getattr(model, key)) for key in ("network", "size", "mean", "scale", *OPTIONAL)}

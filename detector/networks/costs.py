@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
+from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool, Members
 
 Shape = tuple[int, int, int]  # channels, rows, columns
 
@@ -57,6 +57,10 @@ def _cost(layer: Layer, shape: Shape) -> Cost:
             return Cost((channels, high, wide), 0, 0, 0)
         case GlobalAvgPool():
             return Cost((channels, 1, 1), 0, 0, 0)
+        case Members(branches):
+            parts = [cost(branch, shape) for branch in branches]
+            sums = (sum(getattr(p, name) for p in parts) for name in ("weights", "biases", "multiply_adds"))
+            return Cost(parts[0].output, *sums)
         case LRN() | Auxiliary():
             return Cost(shape, 0, 0, 0)
         case Branches(name, branches):

@@ -6,11 +6,12 @@ input from 75 px up works, since the last pooling is global; TF-Slim trained at 
 
 from __future__ import annotations
 
-from detector.networks.layers import AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
+from detector.networks.layers import AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool, Members
 
 MIN_SIZE = 75  # below it, the last grid reduction (Mixed_7a) has no full window left
 FEATURES = 2048
 CLASSES = 1000
+SHARED = "Mixed_7a"  # the last layer that the networks of an ensemble have in common
 
 
 def _stem() -> tuple[Layer, ...]:
@@ -109,9 +110,10 @@ def _reduction_8() -> Branches:
     )
 
 
-def _module_8(name: str, inputs: int) -> Branches:
-    """Return a module of the 8 x 8 grid with its expanded filter bank (figure 7)."""
+def _module_8(name: str, inputs: int, prefix: str = "") -> Branches:
+    """Return a module of the 8 x 8 grid with its expanded filter bank (figure 7); names begin with `prefix`."""
     second = "Conv2d_0b_3x1" if name == "Mixed_7b" else "Conv2d_0c_3x1"  # TF-Slim's names
+    name = prefix + name
     return Branches(
         name,
         (
@@ -142,8 +144,23 @@ def _module_8(name: str, inputs: int) -> Branches:
     )
 
 
-def inception_v3(classes: int = CLASSES) -> tuple[Layer, ...]:
-    """Return the network with `classes` outputs."""
+def inception_v3(classes: int = CLASSES, members: int = 1, member: int = -1) -> tuple[Layer, ...]:
+    """Return the network with `classes` outputs.
+
+    members: above 1, an ensemble of so many that share the layers up to `SHARED`; the layers behind are called
+    "0/Mixed_7b" and so on. member: only this one of them, -1 for all. Raises: ValueError where it is none of them.
+    """
+    if members < 1 or not -1 <= member < members:
+        raise ValueError(f"an ensemble has members 0 and up, not {member} of {members}")
+    shared, ends = _shared(), range(members) if member < 0 else [member]
+    if members == 1:
+        return (*shared, *_end(classes, ""))
+    branches = tuple(_end(classes, f"{number}/") for number in ends)
+    return (*shared, Members(branches)) if len(branches) > 1 else (*shared, *branches[0])
+
+
+def _shared() -> tuple[Layer, ...]:
+    """Return the layers up to `SHARED`."""
     return (
         *_stem(),
         _module_35("Mixed_5b", 192, 32),
@@ -155,10 +172,16 @@ def inception_v3(classes: int = CLASSES) -> tuple[Layer, ...]:
         _module_17("Mixed_6d", 160),
         _module_17("Mixed_6e", 192),
         _reduction_8(),
-        _module_8("Mixed_7b", 1280),
-        _module_8("Mixed_7c", 2048),
+    )
+
+
+def _end(classes: int, prefix: str) -> tuple[Layer, ...]:
+    """Return the layers behind `SHARED`, their names after `prefix`."""
+    return (
+        _module_8("Mixed_7b", 1280, prefix),
+        _module_8("Mixed_7c", 2048, prefix),
         GlobalAvgPool(),
-        Conv("Logits/Conv2d_1c_1x1", FEATURES, classes, relu=False),
+        Conv(f"{prefix}Logits/Conv2d_1c_1x1", FEATURES, classes, relu=False),
     )
 
 

@@ -6,6 +6,7 @@ the same tuple, so the two runtimes cannot drift apart.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -93,7 +94,19 @@ class Auxiliary:
     dropout: float  # share of the features dropped before the last layer
 
 
-Layer = Conv | MaxPool | AvgPool | GlobalAvgPool | LRN | Branches | Auxiliary
+@dataclass(frozen=True)
+class Members:
+    """An ensemble (section 7) whose networks share their first layers: the ends of each, with a classifier at the end.
+
+    The output is the logarithm of the mean of their softmax scores, so that the softmax behind it gives that mean.
+    """
+
+    branches: tuple[tuple[Layer, ...], ...]
+
+
+SMALLEST_SCORE = 1e-30  # below it, the logarithm of a mean is that of this number
+
+Layer = Conv | MaxPool | AvgPool | GlobalAvgPool | LRN | Branches | Auxiliary | Members
 
 
 def convolutions(layers: tuple[Layer, ...]) -> Iterator[Conv]:
@@ -101,7 +114,7 @@ def convolutions(layers: tuple[Layer, ...]) -> Iterator[Conv]:
     for layer in layers:
         if isinstance(layer, Conv):
             yield layer
-        elif isinstance(layer, Branches):
+        elif isinstance(layer, Branches | Members):
             for branch in layer.branches:
                 yield from convolutions(branch)
         elif isinstance(layer, Auxiliary):
@@ -111,3 +124,23 @@ def convolutions(layers: tuple[Layer, ...]) -> Iterator[Conv]:
 def has_lrn(layers: tuple[Layer, ...]) -> bool:
     """Return whether a network has local response normalisation."""
     return any(isinstance(layer, LRN) for layer in layers)
+
+
+def layer_name(layer: Layer) -> str:
+    """Return the name of a layer; "" for those without weights."""
+    return layer.name if isinstance(layer, Conv | Branches | Auxiliary) else ""
+
+
+def cut_after(layers: tuple[Layer, ...], name: str) -> int:
+    """Return how many layers there are up to the one named `name`, this one and poolings right after it included.
+
+    Raises: ValueError naming the nearest right one, or where nothing would be left to train.
+    """
+    names = [layer_name(layer) for layer in layers[:-1]]
+    if not name or name not in names:
+        near = difflib.get_close_matches(name, [n for n in names if n], n=1, cutoff=0.0)
+        raise ValueError(f"the network has no layer '{name}' to cut after; the nearest one is '{near[0]}'")
+    cut = names.index(name) + 1
+    while cut < len(names) and not names[cut]:
+        cut += 1
+    return cut

@@ -13,7 +13,18 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
-from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
+from detector.networks.layers import (
+    LRN,
+    SMALLEST_SCORE,
+    Auxiliary,
+    AvgPool,
+    Branches,
+    Conv,
+    GlobalAvgPool,
+    Layer,
+    MaxPool,
+    Members,
+)
 from detector.weights import Model, Weights
 
 LEVELS = 256  # of an 8-bit quantization
@@ -68,13 +79,30 @@ class _Builder:
                 return ops.reduce_mean(x, ops.constant(np.array([2, 3], np.int64)), keep_dims=True)
             case Branches(_, branches):
                 return ops.concat([self.sequence(x, branch) for branch in branches], axis=1)
+            case Members(branches):
+                scores = [ops.softmax(self.sequence(x, branch), axis=1) for branch in branches]
+                mean = ops.reduce_mean(
+                    ops.concat([ops.unsqueeze(s, ops.constant(0)) for s in scores], 0), ops.constant(0)
+                )
+                return ops.log(ops.maximum(mean, ops.constant(np.float32(SMALLEST_SCORE))))
             case Auxiliary():
                 return x
+
+    def normalised(self, crops: ov.Node, model: Model) -> ov.Node:
+        """Return crops uint8 NHWC as the network takes them: float32 NCHW, (pixel - mean) / scale."""
+        x = ops.transpose(ops.convert(crops, "f32"), ops.constant(np.array([0, 3, 1, 2], np.int64)))
+        mean, scale = np.float32(model.mean), np.float32(1 / model.scale)
+        x = ops.multiply(ops.subtract(x, ops.constant(mean)), ops.constant(scale))
+        return self.quantized(x, -model.mean / model.scale, (255 - model.mean) / model.scale)
 
     def sequence(self, x: ov.Node, layers: tuple[Layer, ...]) -> ov.Node:
         for layer in layers:
             x = self.layer(x, layer)
         return x
+
+
+def _input(model: Model, batch: int) -> ov.Node:
+    return ops.parameter([batch, model.size, model.size, 3], np.uint8, name="crops")
 
 
 def _standardised(logits: ov.Node, sharpness: float) -> ov.Node:
@@ -98,17 +126,31 @@ def scores_model(
     them as they are (the output is then [batch, outputs of the network]); int8: quantize to the intervals that the
     weights file holds.
     """
-    build = _Builder(weights, int8)
-    crops = ops.parameter([batch, model.size, model.size, 3], np.uint8, name="crops")
-    x = ops.transpose(ops.convert(crops, "f32"), ops.constant(np.array([0, 3, 1, 2], np.int64)))
-    mean, scale = np.float32(model.mean), np.float32(1 / model.scale)
-    x = ops.multiply(ops.subtract(x, ops.constant(mean)), ops.constant(scale))
-    x = build.quantized(x, -model.mean / model.scale, (255 - model.mean) / model.scale)
-    x = build.sequence(x, model.layers)
-    logits = ops.reshape(x, ops.constant(np.array([batch, -1], np.int64)), special_zero=False)
-    if model.sharpness:
-        logits = _standardised(logits, model.sharpness)
-    scores = ops.softmax(logits, axis=1)
+    crops, build = _input(model, batch), _Builder(weights, int8)
+    x = build.sequence(build.normalised(crops, model), model.layers)
+    scores = _softmax(x, model, batch)
     if leaves is not None:
         scores = ops.matmul(scores, ops.constant(leaves), False, False)
     return ov.Model([ops.result(scores, name="scores")], [crops], "scores")
+
+
+def features_model(
+    model: Model, weights: Weights, cut: int, batch: int, int8: bool = False, scores: bool = False
+) -> ov.Model:
+    """Return the graph `uint8 [batch, size, size, 3] -> float32 [batch, C, H, W]` of the first `cut` layers.
+
+    scores: the softmax scores of the whole network, [batch, outputs], as a second output; int8: as of `scores_model`.
+    """
+    crops, build = _input(model, batch), _Builder(weights, int8)
+    features = build.sequence(build.normalised(crops, model), model.layers[:cut])
+    results = [ops.result(features, name="features")]
+    if scores:
+        rest = build.sequence(features, model.layers[cut:])
+        results.append(ops.result(_softmax(rest, model, batch), name="scores"))
+    return ov.Model(results, [crops], "features")
+
+
+def _softmax(x: ov.Node, model: Model, batch: int) -> ov.Node:
+    """Return the softmax scores [batch, outputs] of the last layer's output."""
+    logits = ops.reshape(x, ops.constant(np.array([batch, -1], np.int64)), special_zero=False)
+    return ops.softmax(_standardised(logits, model.sharpness) if model.sharpness else logits, axis=1)

@@ -7,7 +7,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
+from detector.networks.layers import (
+    LRN,
+    SMALLEST_SCORE,
+    Auxiliary,
+    AvgPool,
+    Branches,
+    Conv,
+    GlobalAvgPool,
+    Layer,
+    MaxPool,
+    Members,
+)
 from detector.weights import Weights
 
 Norm = Literal["none", "batch"]
@@ -49,6 +60,19 @@ class Concatenated(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
+class AveragedMembers(nn.Module):
+    """A `Members` layer: [B, C, H, W] -> the logarithm of the mean softmax scores of the members [B, outputs, 1, 1]."""
+
+    def __init__(self, layer: Members, norm: Norm = "none") -> None:
+        super().__init__()
+        self.members = nn.ModuleList(torch_network(branch, norm) for branch in layer.branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Average in float32, also under autocast."""
+        scores = torch.stack([member(x).float().softmax(dim=1) for member in self.members]).mean(dim=0)
+        return scores.clamp_min(SMALLEST_SCORE).log()
+
+
 def _module(layer: Layer, norm: Norm) -> nn.Module:
     match layer:
         case Conv():
@@ -63,6 +87,8 @@ def _module(layer: Layer, norm: Norm) -> nn.Module:
             return nn.LocalResponseNorm(size, alpha, beta, k)
         case Branches():
             return Concatenated(layer, norm)
+        case Members():
+            return AveragedMembers(layer, norm)
         case Auxiliary():
             return nn.Identity()  # only a training network has it (training_module.py)
 

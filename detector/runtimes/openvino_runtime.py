@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
-from collections import deque
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ from detector.networks.layers import has_lrn
 from detector.networks.openvino_graph import scores_model
 from detector.runtimes import model_cache
 from detector.runtimes.classifier import DET, Crops, Scores, WriteCrops, summed_leaves
+from detector.runtimes.openvino_requests import Requests
 from detector.weights import Model, file_digest, load_weights
 
 PRECISIONS = ("f32", "bf16", "int8")
@@ -34,27 +33,14 @@ class OpenVinoClassifier:
         precision `auto`: int8 where the weights were trained for it, else bf16 where the CPU has it, else f32.
         Raises: OSError when the weights cannot be read, ValueError when they are damaged or lack what int8 needs.
         """
+        precision = checked_precision(model, precision)
         core = ov.Core()
-        native = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "auto":
-            eight_bits = model.quantized and not has_lrn(model.layers)
-            precision = "int8" if eight_bits else "bf16" if "BF16" in native else "f32"
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}, got '{precision}'")
-        if precision == "int8" and not model.quantized:
-            raise ValueError(f"{model.file or model.name}: holds no 8-bit intervals; use precision bf16 or f32")
-        if precision == "int8" and has_lrn(model.layers):  # seen: other scores in one of 25 loads
-            raise ValueError(f"{model.file}: OpenVINO's 8-bit runs with LRN are not reliable; use bf16, or norm batch")
         self.model = model
         self.precision = precision
         self.batch_size = batch_size
         leaves = summed_leaves(classes, model)
         self._compiled = _compile(core, model, precision, batch_size, leaves, streams)
-        self._streams = int(self._compiled.get_property("NUM_STREAMS"))
-        # one request more than streams, so that none of them waits while crops are made and scores are copied
-        self._requests = [_Request(self._compiled, batch_size, model.size) for _ in range(self._streams + 1)]
-        self._turn = threading.Lock()
-        self._outputs = model.classes if leaves is None else leaves.shape[1]
+        self._requests = Requests(self._compiled)
 
     def __call__(self, crops: Crops) -> Scores:
         """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]; [N, 1000] with classes imagenet."""
@@ -62,51 +48,34 @@ class OpenVinoClassifier:
 
     def score(self, count: int, write: WriteCrops) -> Scores:
         """Return the scores of `count` crops that `write` puts into the input of the network, a batch at a time."""
-        scores = np.empty((count, self._outputs), np.float32)
-        busy: deque[tuple[_Request, int]] = deque()  # oldest first
-        with self._turn:
-            idle = list(self._requests)
-            try:
-                for start in range(0, count, self.batch_size):
-                    if not idle:
-                        idle.append(_collected(busy, scores))
-                    request = idle.pop()
-                    stop = min(start + self.batch_size, count)
-                    write(start, stop, request.crops[: stop - start])  # rows beyond hold older crops; nobody reads them
-                    busy.append((request, start))  # before it runs: an interrupt in between must not leave it running
-                    request.run.start_async()
-                while busy:
-                    _collected(busy, scores)
-            finally:  # after an interrupt, the requests must be free for the next call
-                for request, _ in busy:
-                    request.run.wait()
+        scores = np.empty((count, *self._requests.shapes[0]), np.float32)
+        self._requests.run(count, write, [scores])
         return scores
 
     def describe(self) -> str:
         """Return in one line what runs where."""
         return (
             f"{self.model.name} at {self.model.size} px, OpenVINO {ov.__version__.split('-')[0]} on the CPU, "
-            f"{self.precision}, {self._streams} streams, batches of {self.batch_size}"
+            f"{self.precision}, {self._requests.streams} streams, batches of {self.batch_size}"
         )
 
 
-class _Request:
-    """An inference request and the array that is its input."""
+def checked_precision(model: Model, precision: str) -> str:
+    """Return f32, bf16 or int8; `auto`: int8 where the file holds intervals, else bf16 where the CPU has it, else f32.
 
-    def __init__(self, compiled: ov.CompiledModel, batch_size: int, size: int) -> None:
-        self.crops = np.zeros((batch_size, size, size, 3), np.uint8)
-        self.run = compiled.create_infer_request()
-        self.run.set_input_tensor(ov.Tensor(self.crops, shared_memory=True))
-
-
-def _collected(busy: deque[tuple[_Request, int]], scores: Scores) -> _Request:
-    """Wait for the oldest request, copy its scores and return it."""
-    request, start = busy[0]
-    request.run.wait()
-    rows = scores[start : start + len(request.crops)]
-    rows[:] = request.run.get_output_tensor().data[: len(rows)]
-    busy.popleft()
-    return request
+    Raises: ValueError for a precision that there is not, or that this model has not.
+    """
+    eight_bits = model.quantized and not has_lrn(model.layers)
+    if precision == "auto":
+        native = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        precision = "int8" if eight_bits else "bf16" if "BF16" in native else "f32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}, got '{precision}'")
+    if precision == "int8" and not model.quantized:
+        raise ValueError(f"{model.file or model.name}: holds no 8-bit intervals; use precision bf16 or f32")
+    if precision == "int8" and not eight_bits:  # seen: other scores in one of 25 loads
+        raise ValueError(f"{model.file}: OpenVINO's 8-bit runs with LRN are not reliable; use bf16, or norm batch")
+    return precision
 
 
 def _compile(
