@@ -19,8 +19,10 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(errno.EACCES, "permission denied", str(folder))
 
 
-def write_bytes_atomic(path: str | Path, data: bytes) -> None:
+def write_bytes_atomic(path: str | Path, data: bytes, durable: bool = False) -> None:
     """Write `data` to `path` through a temporary file in the same folder and a rename.
+
+    durable: wait until it is on the disk, so that a loss of power cannot take it.
 
     Until the rename the old file stays as it is; on any failure the temporary file is removed.
     Raises: OSError, of the class of the cause, naming `path`.
@@ -37,6 +39,9 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
         try:
             with temporary.open("xb") as file:  # never over or through what is there; the mode of any new file
                 file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)  # os.replace: also over an existing file
         finally:
             temporary.unlink(missing_ok=True)

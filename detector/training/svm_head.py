@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.svm import LinearSVC
 
 from detector.training.picture_features import (
     PictureFeatures,
@@ -186,6 +185,8 @@ def fit_svm(positives: Floats, negatives: Floats, options: SvmOptions) -> tuple[
 
     liblinear's L2-regularised hinge loss (its solver 3), the bias being the weight of one more constant feature.
     """
+    from sklearn.svm import LinearSVC  # takes a second to import
+
     solver = LinearSVC(
         loss="hinge",
         C=options.c,

@@ -1,0 +1,276 @@
+"""The command `python -m detector.train STAGE --config FILE`: trains, or goes on with a run that was stopped."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detector.config import options_from
+from detector.console import Console, Parser, UsageError, run
+from detector.training.head_options import BboxStageOptions, HeadOptions, SvmStageOptions
+from detector.training.options import ClassifierOptions, DistillOptions, FinetuneOptions, LoopOptions, MultiBoxOptions
+
+if TYPE_CHECKING:
+    from detector.images import RgbImage
+    from detector.training.feature_cache import FeatureCache
+    from detector.training.region_pool import RegionPool, Source
+    from detector.training.world import World
+
+PROGRAM = "python -m detector.train"
+DESCRIPTION = """\
+Train a stage of the detector. The run folder holds everything: options, log,
+plots, checkpoints and the model. Given again, the same command goes on where
+the run was stopped, by a signal or by a loss of power."""
+EPILOG = """\
+  python -m detector.train finetune --config configs/samples_finetune.toml --out run
+  python -m detector.train finetune --config mine.toml --out run learning_rate=0.01
+  detect --model run photo.jpg
+
+stages:
+  classifier  a network from labelled pictures (GoogLeNet section 6)
+  distill     a network from the scores of others, on any pictures
+  finetune    R-CNN's fine-tuning on regions, for the 200 classes or your own
+  svm         R-CNN's SVMs in place of the softmax, on the network's features
+  bbox        R-CNN's box regression, for detect --bbox
+  multibox    learned proposals (Erhan et al. 2014)
+
+KEY=VALUE sets an option over the file's. On several GPUs or machines:
+  torchrun --nproc-per-node 8 -m detector.train ...
+
+exit status: 0 trained, 1 failed, 2 wrong usage, 130 interrupted and 143
+terminated, a checkpoint being kept"""
+
+STAGES: Mapping[str, type[LoopOptions | HeadOptions]] = {
+    "classifier": ClassifierOptions,
+    "distill": DistillOptions,
+    "finetune": FinetuneOptions,
+    "svm": SvmStageOptions,
+    "bbox": BboxStageOptions,
+    "multibox": MultiBoxOptions,
+}
+
+
+def read_config(stage: str, path: Path, overrides: Sequence[str]) -> Any:
+    """Return the options of a stage from a TOML file and KEY=VALUE texts, whose values are TOML or plain text.
+
+    Raises: UsageError for what is no KEY=VALUE; ValueError for an unknown key or a wrong value; OSError.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from None
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"'{text}': options over the file's are KEY=VALUE")
+        try:
+            table[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[key.strip()] = value
+    return options_from(STAGES[stage], table, str(path))
+
+
+def make_parser() -> Parser:
+    """Return the parser of the command."""
+    parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
+    parser.add_argument("stage", choices=tuple(STAGES), help="what to train")
+    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="options of the stage, TOML")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="run folder to make or to go on in")
+    parser.add_argument("options", metavar="KEY=VALUE", nargs="*", help="options over the file's")
+    parser.add_argument("--quiet", action="store_true", help="errors only")
+    return parser
+
+
+def _regions(
+    o: FinetuneOptions | HeadOptions,
+    sources: Sequence[Source],
+    names: tuple[str, ...],
+    out: Path,
+    console: Console,
+    world: World,
+) -> RegionPool:
+    """Return the regions of all pictures, proposed and labelled, and say how many there are."""
+    from detector.training.region_pool import build_pool
+    from detector.training.region_proposals import stored_proposals
+
+    paths = [path for source in sources for path in source.truth.paths if path is not None]
+    proposals = stored_proposals(o.proposals, paths, out, console, world)
+    pool = build_pool(sources, names, proposals, (o.most_foreground, o.most_background), o.pool_seed)
+    console.note(
+        f"{len(pool.paths):,} pictures, {(pool.labels > 0).sum():,} foreground and {(pool.labels == 0).sum():,} "
+        f"background regions, {len(names)} classes"
+    )
+    return pool
+
+
+def _finetune(o: FinetuneOptions, out: Path, console: Console) -> None:
+    """Pool the regions, keep the frozen layers' outputs, train."""
+    from detector.training.feature_cache import fill_cache
+    from detector.training.finetune import FinetuneTask, cache_for
+    from detector.training.loop import train
+    from detector.training.region_pool import read_sources
+    from detector.training.run_folder import RunFolder
+    from detector.training.world import join_world, leave_world
+    from detector.weights import find_model
+
+    model = find_model(o.model)
+    sources, names = read_sources(o.data, o.partial, o.classes == "own")
+    world = join_world(o.device)
+    try:
+        console = console if world.first else Console(PROGRAM, quiet=True)
+        pool = _regions(o, sources, names, out, console, world)
+        folder = RunFolder(out, "finetune", o, pool.fingerprint()) if world.first else None
+        world.wait()
+        folder = folder or RunFolder(out, "finetune", o, pool.fingerprint())
+        cache = None
+        if o.frozen:
+            with console.progress("features", len(pool.paths)) as advance:
+                parts = cache_for(o, out), pool, model, o.frozen, o.cut_precision, o.pool_seed, console.notice
+                cache = fill_cache(*parts, advance) if world.first else None
+                world.wait()
+                cache = cache or fill_cache(*parts)
+        measures = train(FinetuneTask(o, model, pool, cache), o, folder, world, console)
+        if measures:
+            console.note(", ".join(f"{name} {value:.4f}" for name, value in measures.items()) + " on held-out pictures")
+    finally:
+        leave_world(world)
+
+
+def _head(o: HeadOptions, out: Path, console: Console) -> None:
+    """Pool the regions, keep the network's features of them, train SVMs or a box regression on these."""
+    from detector.training.head_stages import check_model, picture_features, pooled_features, train_head
+    from detector.training.region_pool import read_sources
+    from detector.training.run_folder import RunFolder
+    from detector.training.world import join_world, leave_world
+    from detector.weights import TRAINED, find_model
+
+    stage = "svm" if isinstance(o, SvmStageOptions) else "bbox"
+    model = find_model(o.model)
+    sources, names = read_sources(o.data, o.partial, o.classes == "own")
+    check_model(o, model, names)
+    world = join_world("cpu")
+    try:
+        console = console if world.first else Console(PROGRAM, quiet=True)
+        pool = _regions(o, sources, names, out, console, world)
+        if not world.first:
+            return  # one process does the rest
+        RunFolder(out, stage, o, pool.fingerprint())
+        if (out / TRAINED).is_file():
+            console.note(f"{out} holds this run already, finished; nothing is left to do")
+            return
+        with console.progress("features", len(pool.paths)) as advance:
+            cache = pooled_features(o, model, pool, out, console.notice, advance)
+        pictures = picture_features(pool, sources, cache)
+        with console.progress(stage, (2 if stage == "svm" else 1) * len(pool.paths)) as advance:
+            told = train_head(o, model, names, pictures, out / TRAINED, advance)
+        console.note(told)
+    finally:
+        leave_world(world)
+
+
+def _classifier(o: ClassifierOptions, out: Path, console: Console) -> None:
+    """Open the pictures, and the teachers of a distillation; train."""
+    from detector.training.classifier import ClassifierTask, open_teacher
+    from detector.training.image_sets import open_images
+    from detector.training.loop import train
+    from detector.training.run_folder import RunFolder
+    from detector.training.world import join_world, leave_world
+
+    teachers = o.teachers if isinstance(o, DistillOptions) else ()
+    stage = "distill" if teachers else "classifier"
+    images = open_images(o.data, classes=o.classes or None, labelled=not teachers, shards_mixed=o.shards_mixed)
+    names = o.classes or images.class_names
+    validation = open_images(o.validation, classes=names or None) if o.validation else None
+    world = join_world(o.device)
+    try:
+        console = console if world.first else Console(PROGRAM, quiet=True)
+        console.note(f"{len(images):,} pictures" + (f" of {len(images.class_names):,} classes" if not teachers else ""))
+        folder = RunFolder(out, stage, o, images.fingerprint()) if world.first else None
+        world.wait()
+        folder = folder or RunFolder(out, stage, o, images.fingerprint())
+        task = ClassifierTask(o, images, validation, tuple(open_teacher(name, o.size) for name in teachers))
+        measures = train(task, o, folder, world, console)
+        if measures:
+            console.note(
+                ", ".join(f"{name} {value:.4f}" for name, value in measures.items()) + " on validation pictures"
+            )
+    finally:
+        leave_world(world)
+
+
+def _multibox(o: MultiBoxOptions, out: Path, console: Console) -> None:
+    """Choose the views, keep the trunk's outputs, train the heads."""
+    from detector.networks.layers import cut_after
+    from detector.runtimes.openvino_features import OpenVinoFeatures
+    from detector.training.feature_cache import keep_features
+    from detector.training.loop import train
+    from detector.training.multibox import MultiBoxTask
+    from detector.training.run_folder import RunFolder
+    from detector.training.views import build_views, stretched
+    from detector.training.world import join_world, leave_world
+    from detector.weights import file_digest, find_model
+
+    model = find_model(o.model)
+    views = build_views(o.data, o.partial, o.views, o.view_area, o.kept_area, o.pool_seed)
+    world = join_world(o.device)
+    try:
+        console = console if world.first else Console(PROGRAM, quiet=True)
+        console.note(f"{len(views.paths):,} pictures, {len(views):,} views")
+        folder = RunFolder(out, "multibox", o, views.fingerprint()) if world.first else None
+        world.wait()
+        folder = folder or RunFolder(out, "multibox", o, views.fingerprint())
+        network = OpenVinoFeatures(model, cut_after(model.layers, o.frozen), o.cut_precision, scores=True)
+        key: dict[str, str | int] = {
+            "views": views.fingerprint(),
+            "weights": file_digest(model),
+            "size": model.size,
+            "frozen": o.frozen,
+            "precision": network.precision,
+        }
+
+        def crop(image: RgbImage, row: int, target: RgbImage) -> None:
+            stretched(image, views.windows[row], bool(views.mirrored[row]), target)
+
+        def kept(advance: Callable[[int], None]) -> FeatureCache:
+            where = Path(o.cache) if o.cache else out / "cache"
+            return keep_features(where, key, views.paths, views.pictures, network, crop, console.notice, advance)
+
+        with console.progress("features", len(views.paths)) as advance:
+            cache = kept(advance) if world.first else None
+            world.wait()
+            cache = cache or kept(lambda pictures: None)
+        measures = train(MultiBoxTask(o, model, views, cache), o, folder, world, console)
+        if measures:
+            console.note(", ".join(f"{name} {value:.4f}" for name, value in measures.items()) + " on held-out pictures")
+    finally:
+        leave_world(world)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    args = make_parser().parse_intermixed_args(argv)
+    o = read_config(args.stage, args.config, args.options)
+    console = Console(PROGRAM, args.quiet)
+    work: dict[str, Callable[[Any, Path, Console], None]] = {
+        "classifier": _classifier,
+        "distill": _classifier,
+        "finetune": _finetune,
+        "svm": _head,
+        "bbox": _head,
+        "multibox": _multibox,
+    }
+    work[args.stage](o, args.out, console)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's) and return its exit status."""
+    return run(PROGRAM, lambda: _main(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""Training a classifier from labelled pictures (GoogLeNet section 6), or from the scores of others (distillation)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detector.classes import IMAGENET_CLASSES
+from detector.images import ImageError
+from detector.networks.googlenet import googlenet
+from detector.networks.inception_v3 import inception_v3
+from detector.networks.training_module import TrainingNetwork, fold, start_from, training_network
+from detector.runtimes.classifier import IMAGENET, Crops, Scores, load_classifier
+from detector.training.augmentation import centre_crop, mixup
+from detector.training.image_batches import ImageBatches
+from detector.training.image_sets import ImageSet
+from detector.training.loop import Batch, Group
+from detector.training.options import ClassifierOptions, DistillOptions
+from detector.training.run_folder import RunFolder
+from detector.training.step_batches import step_batches
+from detector.weights import TRAINED, find_model, load_weights
+from detector.weights_writer import save_weights
+
+SHORT_SIDE = 256 / 224  # of a validated picture over the crop's, section 7's first scale
+TOP = 5
+BATCH = 64
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # torchvision's, on 0..255
+
+Teacher = Callable[[Crops], Scores]
+
+
+class ClassifierTask:
+    """The stages `classifier` and, with teachers, `distill` for the loop."""
+
+    def __init__(
+        self, o: ClassifierOptions, images: ImageSet, validation: ImageSet | None, teachers: tuple[Teacher, ...] = ()
+    ) -> None:
+        """images: what is learned from; validation: labelled pictures of the same classes, or None.
+
+        Raises: ValueError for weights to start from that do not fit.
+        """
+        self.o, self.images, self.teachers = o, images, teachers
+        imagenet = bool(teachers) or len(images.class_names) == IMAGENET_CLASSES
+        # own classes stand behind an output for the background, which detection needs and nothing here is
+        self.first = 0 if imagenet else 1
+        self.classes = IMAGENET_CLASSES if imagenet else 1 + len(images.class_names)
+        if o.network == "googlenet":
+            layers = googlenet(self.classes, o.norm, o.width, o.auxiliary)
+        else:
+            layers = inception_v3(self.classes)
+        batch_norm = o.norm == "batch" and not o.start  # stored weights have it folded in
+        self.network = training_network(layers, "batch" if batch_norm else "none", o.dropout, o.seed)
+        if o.start:
+            start_from(self.network, load_weights(find_model(o.start)))
+        self.make = ImageBatches(images, o)
+        self.batch_size = o.mini_batch
+        self.steps_per_epoch = len(images) / o.mini_batch
+        self.validation = None if validation is None else _validated(validation, o)
+
+    def groups(self) -> list[Group]:
+        """Return all parameters: everything learns at one rate."""
+        return [Group(list(self.network.parameters()), 1.0)]
+
+    def batches(self, first: int, last: int, rank: int, size: int) -> Iterator[Batch]:
+        """Yield the mini-batches of the loop, with the teachers' scores where there are any."""
+        self.make.rank, self.make.size = rank, size
+        for step, batch in enumerate(step_batches(self.make, first, last, self.o.workers), start=first):
+            if self.teachers:
+                crops = batch["crops"].numpy()
+                batch["targets"] = torch.from_numpy(np.mean([teacher(crops) for teacher in self.teachers], axis=0))
+            elif self.o.mixup:
+                rng = np.random.default_rng([self.o.seed, step, rank])
+                one_hot = functional.one_hot(batch["labels"] + self.first, self.classes).numpy().astype(np.float32)
+                mixed, targets = mixup(batch["crops"].numpy().astype(np.float32), one_hot, rng, self.o.mixup)
+                batch["crops"], batch["targets"] = torch.from_numpy(mixed), torch.from_numpy(targets)
+            yield batch
+
+    def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss, the main classifier's part of it, and its error on these crops."""
+        logits = network(self._input(batch["crops"]))
+        main, *sides = (self._loss(of.float(), batch) for of in (logits.main, *logits.auxiliary))
+        total = main + self.o.auxiliary_weight * sum(sides, torch.zeros_like(main))
+        truth = batch["targets"].argmax(dim=1) if "targets" in batch else batch["labels"] + self.first
+        error = (logits.main.argmax(dim=1) != truth).float().mean()
+        return {"loss": total, "main": main, "error": error}
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return one classifier's loss: cross-entropy with the labels, or with the teachers' scores."""
+        if not self.teachers:
+            targets = batch.get("targets", batch["labels"] + self.first)
+            return functional.cross_entropy(logits, targets, label_smoothing=self.o.label_smoothing)
+        assert isinstance(self.o, DistillOptions)
+        t = self.o.temperature
+        targets = (batch["targets"].clamp_min(1e-8).log() / t).softmax(dim=1)
+        log_p = functional.log_softmax(logits / t, dim=1)
+        return t * t * functional.kl_div(log_p, targets, reduction="batchmean")
+
+    def _input(self, crops: Tensor) -> Tensor:
+        return (crops.permute(0, 3, 1, 2).float() - self.o.mean) / self.o.scale
+
+    def contents(self, step: int) -> str:
+        """Return the pictures of a mini-batch."""
+        return "pictures " + ", ".join(str(index) for _, index in self.make.places(step))
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Return top-1 and top-5 error of centre crops; score: the share of right answers."""
+        if self.validation is None:
+            return {}
+        crops, labels = self.validation
+        device = next(network.parameters()).device
+        ranks = []
+        for start in range(0, len(crops), BATCH):
+            part = torch.from_numpy(crops[start : start + BATCH]).to(device)
+            best = network(self._input(part)).main.topk(min(TOP, self.classes), dim=1).indices.cpu()
+            ranks.append(best == torch.from_numpy(labels[start : start + BATCH] + self.first)[:, None])
+        hits = torch.cat(ranks)
+        top1, top5 = float(hits[:, 0].float().mean()), float(hits.any(dim=1).float().mean())
+        return {"score": top1, "top1_error": 1 - top1, "top5_error": 1 - top5}
+
+    def export(self, network: nn.Module, folder: RunFolder) -> Path:
+        """Write the weights, batch norm folded in, without the auxiliary classifiers."""
+        assert isinstance(network, TrainingNetwork)
+        o = self.o
+        arrays = {
+            name: array.astype(np.float16) if name.endswith(".weight") else array
+            for name, array in fold(network.eval()).items()
+        }
+        model = save_weights(
+            folder.path / TRAINED,
+            arrays,
+            network=o.network,
+            size=o.size,
+            mean=o.mean,
+            scale=o.scale,
+            classes=self.classes,
+            class_names=self.images.class_names if self.first else (),
+            width=o.width if o.network == "googlenet" else 1.0,
+            norm=o.norm if o.network == "googlenet" else "lrn",
+        )
+        return Path(model.file)
+
+
+def _validated(images: ImageSet, o: ClassifierOptions) -> tuple[Crops, npt.NDArray[np.int64]]:
+    """Return centre crops and labels of the pictures that are validated on, without those that cannot be read."""
+    count = min(o.validate_pictures or len(images), len(images))
+    crops, labels = [], []
+    for index in np.linspace(0, len(images) - 1, count).astype(int).tolist():
+        try:
+            crops.append(centre_crop(images.read(index), o.size, round(o.size * SHORT_SIDE)))
+        except ImageError:
+            continue
+        labels.append(int(images.labels[index]))
+    return np.stack(crops), np.array(labels, np.int64)
+
+
+def open_teacher(name: str, size: int) -> Teacher:
+    """Return a function from crops uint8 [B, size, size, 3] to scores [B, 1000].
+
+    name: a model, run folder or weights file of this project, run at `size`, or an .onnx file: one of
+    `detector.export` (crops in), or one that takes float32 NCHW normalised as torchvision's and gives logits.
+    Raises: ValueError for a network of other classes; OSError.
+    """
+    if Path(name).suffix.casefold() != ".onnx":
+        return load_classifier(replace(find_model(name), size=size), "auto", "auto", "auto", 0, IMAGENET)
+    return _onnx_teacher(Path(name))
+
+
+def _onnx_teacher(path: Path) -> Teacher:
+    """See `open_teacher`; a file of fixed size gets the crops resized."""
+    import cv2
+
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ValueError(f"{path}: a teacher in ONNX needs the package onnxruntime (pip install onnxruntime)") from None
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
+    source = session.get_inputs()[0]
+    whole = source.type == "tensor(uint8)"
+    side = source.shape[1 if whole else 2]
+
+    def scores(crops: Crops) -> Scores:
+        if isinstance(side, int) and side != crops.shape[1]:
+            crops = np.stack([cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA) for crop in crops])
+        if whole:
+            found = session.run(None, {source.name: crops})[0]
+        else:
+            pixels = (crops.astype(np.float32) - IMAGENET_MEAN) / IMAGENET_STD
+            logits = session.run(None, {source.name: pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
+            found = np.exp(logits - logits.max(axis=1, keepdims=True))
+            found /= found.sum(axis=1, keepdims=True)
+        if found.shape[1] != IMAGENET_CLASSES:
+            raise ValueError(f"{path}: gives {found.shape[1]} scores, not those of ImageNet's 1,000 classes")
+        return np.asarray(found, np.float32)
+
+    return scores

@@ -1,0 +1,160 @@
+"""The outputs of the frozen layers for every region of a pool, kept on disk (R-CNN's feature cache).
+
+A run that was stopped goes on where the cache ends. Features are float16; beside them stand the scores that the old
+network gave each region, which fine-tuning may be asked to keep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detector.crops import warp
+from detector.files import write_text_atomic
+from detector.images import ImageError, RgbImage, read_image
+from detector.networks.layers import cut_after
+from detector.runtimes.classifier import DET, summed_leaves
+from detector.runtimes.openvino_features import OpenVinoFeatures
+from detector.training.region_pool import RegionPool
+from detector.weights import Model, file_digest
+
+SYNC_PICTURES = 64  # between two notes of how far the cache is: what a kill can cost
+
+
+class FeatureCache:
+    """Features float16 [N, C, H, W] and the old network's scores float16 [N, 1 + classes], read from disk as needed."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], outputs: int, rows: int) -> None:
+        self._made_of = folder, shape, outputs, rows
+        self.features = _mapped(folder / "features.f16", (rows, *shape))
+        self.scores = _mapped(folder / "scores.f16", (rows, outputs))
+
+    def flush(self) -> None:
+        """Bring what was computed to the disk."""
+        self.features.flush()
+        self.scores.flush()
+
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[Path, tuple[int, ...], int, int]]:
+        return FeatureCache, self._made_of  # a worker process opens the files, their contents are not sent to it
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float16]]:
+    """Return the file as an array, made or brought to its size first. Raises: OSError where the disk has no room."""
+    size = 2 * int(np.prod(shape))
+    with path.open("ab") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):  # a disk that fills up under a mapped file ends the process
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                reason = f"{error.strerror}; {size / 1e9:.1f} GB of features are kept here"
+                raise OSError(error.errno, reason, str(path)) from None
+    return np.memmap(path, np.float16, "r+", shape=shape)
+
+
+def _state(file: Path) -> tuple[dict[str, Any], int]:
+    """Return what a cache is of, and how many pictures it has."""
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        return dict(state["key"]), int(state["pictures"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file}: damaged; remove this cache") from None
+
+
+def mirrored_rows(count: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Return which of `count` regions are mirrored in the cache, half of them by chance."""
+    return np.random.default_rng([seed, count]).random(count) < 0.5
+
+
+def fill_cache(
+    folder: Path,
+    pool: RegionPool,
+    model: Model,
+    frozen: str,
+    precision: str,
+    seed: int,
+    note: Callable[[str], None],
+    advance: Callable[[int], None] = lambda pictures: None,
+    mirror: bool = True,
+) -> FeatureCache:
+    """Return the cache of `pool` behind layer `frozen` of `model`, computing what `folder` lacks.
+
+    precision: of the frozen layers; seed: of the choice of mirrored regions; mirror: False for none. A picture that
+    cannot be read is noted, its features being zero. Raises: ValueError where the folder holds other regions or another
+    network's features; OSError when it cannot be written, full disks among them.
+    """
+    network = OpenVinoFeatures(model, cut_after(model.layers, frozen), precision, scores=True)
+    key: dict[str, str | int] = {
+        "regions": pool.fingerprint(),
+        "weights": file_digest(model),
+        "size": model.size,
+        "frozen": frozen,
+        "precision": network.precision,
+        "seed": seed,
+    }
+    if not mirror:  # whatever the seed
+        del key["seed"]
+        key["mirrored"] = "none"
+    mirrored = mirrored_rows(len(pool), seed) & mirror
+
+    def crop(image: RgbImage, row: int, out: npt.NDArray[np.uint8]) -> None:
+        warp(image, pool.boxes[row : row + 1], model.size, model.fill, mirrored=bool(mirrored[row]), out=out[None])
+
+    return keep_features(folder, key, pool.paths, pool.pictures, network, crop, note, advance)
+
+
+def keep_features(
+    folder: Path,
+    key: Mapping[str, str | int],
+    paths: Sequence[Path],
+    pictures: npt.NDArray[np.integer],
+    network: OpenVinoFeatures,
+    crop: Callable[[RgbImage, int, npt.NDArray[np.uint8]], None],
+    note: Callable[[str], None],
+    advance: Callable[[int], None] = lambda pictures: None,
+) -> FeatureCache:
+    """Return the features of crops of `paths`, computing those that `folder` lacks.
+
+    key: all that they depend on; pictures: int [N], rising, the picture of each row; crop: puts the crop of a row into
+    an array [size, size, 3]. Errors as of `fill_cache`.
+    """
+    leaves = summed_leaves(DET, network.model)
+    outputs = network.model.classes if leaves is None else leaves.shape[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file = folder / "cache.json"
+    kept, done = _state(state_file) if state_file.is_file() else (dict(key), 0)
+    if kept != key:
+        names = ", ".join(name for name in key if kept.get(name) != key[name])
+        raise ValueError(f"{folder}: keeps features of other {names}; give another cache, or remove this one")
+    cache = FeatureCache(folder, network.shape, outputs, len(pictures))
+    starts = np.searchsorted(pictures, np.arange(len(paths) + 1))
+    advance(done)
+    for index in range(done, len(paths)):
+        first, last = int(starts[index]), int(starts[index + 1])
+        try:
+            image = read_image(paths[index])
+        except ImageError as error:
+            note(f"{paths[index]}: {error.reason}; its regions are left out")
+            cache.features[first:last] = 0
+        else:
+
+            def write(
+                start: int, stop: int, out: npt.NDArray[np.uint8], image: RgbImage = image, first: int = first
+            ) -> None:
+                for place in range(start, stop):
+                    crop(image, first + place, out[place - start])
+
+            scores = np.empty((last - first, network.model.classes), np.float32)
+            network.run(last - first, write, cache.features[first:last], scores)
+            cache.scores[first:last] = scores if leaves is None else scores @ leaves
+        advance(1)
+        if (index + 1) % SYNC_PICTURES == 0 or index + 1 == len(paths):
+            cache.flush()
+            write_text_atomic(state_file, json.dumps({"key": dict(key), "pictures": index + 1}))
+    return cache

@@ -1,0 +1,143 @@
+"""The folder of one training run: what was asked for, on what, what came of it, and all that going on takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+
+from detector import __version__
+from detector.files import write_text_atomic
+from detector.training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+# options that may change between two parts of a run: they do not change what is learned
+FREE = ("workers", "device", "log_steps", "checkpoint_minutes", "batch_memory", "compile", "cache")
+Line = Mapping[str, float | int | str]
+
+
+class RunFolder:
+    """Writes config.toml, run.json, log.jsonl, checkpoints and plots of one run."""
+
+    def __init__(self, path: Path, stage: str, options: DataclassInstance, fingerprint: str) -> None:
+        """Make the folder, or take up the run in it.
+
+        fingerprint: of the data. Raises: ValueError where the folder holds a run of other options or data; OSError.
+        """
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        asked = {"stage": stage, **dataclasses.asdict(options)}
+        record = {
+            "options": json.loads(json.dumps(asked)),
+            "data": fingerprint,
+            "revision": revision(),
+            "version": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        file = path / "run.json"
+        if file.is_file():
+            self._check(file, record)
+        else:
+            settings = toml_text(dataclasses.asdict(options))
+            write_text_atomic(path / "config.toml", f"# {stage}: as --config, the options of this run\n{settings}")
+            write_text_atomic(file, json.dumps(record, indent=1) + "\n")
+        self._log: IO[str] | None = None
+        self._board: Any = None
+
+    def _check(self, file: Path, asked: Mapping[str, Any]) -> None:
+        """Raise ValueError, naming what differs, unless the folder's run is the one that is asked for."""
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            old, new = found["options"], asked["options"]
+            differ = [key for key in new if key not in FREE and old.get(key) != new[key]]
+            same_data = found["data"] == asked["data"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f"{file}: damaged; name another run folder, or remove this one") from None
+        if differ:
+            key = differ[0]
+            raise ValueError(
+                f"{self.path}: holds a run with {key} = {old.get(key)!r}, not {new[key]!r}; give the same options to "
+                "go on with it, or name another folder"
+            )
+        if not same_data:
+            raise ValueError(f"{self.path}: holds a run on other data (its pictures, boxes or classes have changed)")
+
+    def resume(self, name: str = LAST) -> dict[str, Any] | None:
+        """Return the last checkpoint, or None at the beginning of a run. Raises: ValueError for a damaged one."""
+        path = self.path / name
+        return load_checkpoint(path) if path.is_file() else None
+
+    def checkpoint(self, state: dict[str, Any], best: bool = False) -> None:
+        """Write the last checkpoint, or the best one. Raises: OSError, the one before being kept."""
+        save_checkpoint(self.path / (BEST if best else LAST), state)
+
+    def open_log(self, step: int) -> None:
+        """Open log.jsonl, without the lines of steps after `step`, which will come again."""
+        path = self.path / "log.jsonl"
+        kept = [line for line in read_log(path) if int(line["step"]) <= step]
+        write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._log = path.open("a", encoding="utf-8")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+
+    def log(self, line: Line) -> None:
+        """Add a line to log.jsonl, and to TensorBoard where it is installed."""
+        assert self._log is not None, "open_log comes first"
+        self._log.write(json.dumps(line) + "\n")
+        self._log.flush()
+        if self._board is not None:
+            for name, value in line.items():
+                if name != "step" and not isinstance(value, str):
+                    self._board.add_scalar(name, value, int(line["step"]))
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._log is not None:
+            self._log.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log.jsonl, none where it is not there; a last line that a kill cut off is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def toml_text(table: Mapping[str, Any]) -> str:
+    """Return a flat table of texts, numbers, flags and lists of texts as TOML."""
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items())
+
+
+def revision() -> str:
+    """Return the git revision of the source, with "+changes" where files differ from it; "" outside a checkout."""
+    folder = Path(__file__).resolve().parents[2]
+    try:
+        answers = [
+            subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True).stdout
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return answers[0].strip() + ("+changes" if answers[1].strip() else "")

@@ -1,0 +1,337 @@
+"""Fine-tuning from pictures to a model that `detect` runs; small networks, and once the one that ships."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detector.classes import det_classes
+from detector.cli import main as detect
+from detector.datasets.read import read_dataset
+from detector.networks.googlenet import googlenet
+from detector.networks.training_module import fold, training_network
+from detector.train import main
+from detector.training.checkpoint import load_checkpoint
+from detector.training.finetune import FinetuneTask, held_out_pictures, start_classifier
+from detector.training.options import FinetuneOptions
+from detector.training.region_pool import RegionPool, build_pool, read_sources
+from detector.training.run_folder import read_log
+from detector.training.world import World
+from detector.weights import Model, Weights, find_model, load_weights
+from detector.weights_writer import save_weights
+from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
+from proposals.store import PictureProposals, write_store
+
+ROOT = Path(__file__).parents[3]
+SAMPLES = ROOT / "samples"
+FROZEN = "inception_5b"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The cores may be busy; networks this small only lose by more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow GoogLeNet with random weights, proposals around the objects of the samples, a configuration."""
+    root = tmp_path_factory.mktemp("finetune")
+    network = training_network(googlenet(1000, "batch", 0.25), "none", 0.0, 3)
+    network.convolutions()[-1].conv.weight.data.mul_(20)
+    save_weights(
+        root / "small.safetensors",
+        fold(network),
+        network="googlenet",
+        size=75,
+        mean=128.0,
+        scale=64.0,
+        width=0.25,
+        norm="batch",
+    )
+    truth = read_dataset(SAMPLES / "annotations.json")
+    rng = np.random.default_rng(0)
+    rows = []
+    for index, path in enumerate(truth.paths):
+        assert path is not None
+        own = truth.boxes[truth.of_picture(index)]
+        width, height = (int(side) for side in truth.sizes[index])
+        near = np.repeat(own, 2, axis=0) + rng.uniform(-3, 3, (2 * len(own), 4))
+        corners = rng.uniform(0, 0.6, (12, 2)) * (width, height)
+        far = np.concatenate([corners, corners + rng.uniform(20, 60, (12, 2))], axis=1)
+        boxes = np.concatenate([near, far])
+        boxes = np.stack([boxes[:, :2], np.maximum(boxes[:, 2:], boxes[:, :2] + 2)], axis=1).reshape(-1, 4)
+        found = Proposals(boxes.astype(np.float32), np.zeros(len(boxes)), np.full(len(boxes), SELECTIVE_SEARCH))
+        rows.append(PictureProposals(path.name, width, height, found))
+    write_store(root / "boxes.parquet", rows, {})
+    text = f"""
+model = {json.dumps(str(root / "small.safetensors"))}
+proposals = {json.dumps(str(root / "boxes.parquet"))}
+data = ["samples"]
+device = "cpu"
+steps = 30
+foreground = 8
+background = 24
+learning_rate = 0.01
+log_steps = 5
+validate_steps = 30
+held_out = 0.2
+cut_precision = "f32"
+"""
+    (root / "small.toml").write_text(text, encoding="utf-8")
+    return root
+
+
+def finetune(folder: Path, out: Path, *extra: str) -> int:
+    return main(["finetune", "--config", str(folder / "small.toml"), "--out", str(out), "--quiet", *extra])
+
+
+def sample_pool() -> RegionPool:
+    sources, names = read_sources(["samples"], (), False)
+    rng = np.random.default_rng(1)
+    corners = rng.uniform(0, 150, (10, 2))
+    boxes = np.concatenate([corners, corners + 40], axis=1).astype(np.float32)
+    return build_pool(sources, names, lambda path: Proposals(boxes, np.zeros(10), np.ones(10)), (0, 0), 0)
+
+
+def test_frozen_layers_stay_and_the_classifier_learns(folder: Path, tmp_path: Path):
+    assert finetune(folder, tmp_path, f"frozen={FROZEN}", "steps=60", "distill=0.1", "learning_rate=0.0003") == 0
+    model, old = find_model(str(tmp_path)), find_model(str(folder / "small.safetensors"))
+    assert (model.outputs, model.classes, model.size, model.width, model.sharpness) == ("det", 201, 75, 0.25, 0)
+    new, before = load_weights(model), load_weights(old)
+    for layer in ("conv1/7x7_s2", "inception_5b/5x5"):
+        np.testing.assert_array_equal(new.kernel(layer), before.kernel(layer).astype(np.float16).astype(np.float32))
+    lines = [line for line in read_log(tmp_path / "log.jsonl") if "loss" in line]
+    assert lines[-1]["regions"] < 0.8 * lines[0]["regions"]
+    assert lines[-1]["loss"] == pytest.approx(lines[-1]["regions"] + 0.1 * lines[-1]["kept"], rel=1e-4)
+    assert {"run.json", "config.toml", "last.pt", "model.safetensors", "cache"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_whole_network_is_trained_without_frozen_layers(folder: Path, tmp_path: Path):
+    assert finetune(folder, tmp_path, "steps=2", "foreground=2", "background=2", "held_out=0.0") == 0
+    new, before = load_weights(find_model(str(tmp_path))), load_weights(find_model(str(folder / "small.safetensors")))
+    assert np.abs(new.kernel("conv1/7x7_s2") - before.kernel("conv1/7x7_s2")).max() > 1e-4
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.slow
+def test_worker_processes_change_nothing(folder: Path, tmp_path: Path):
+    """With crops made as they are drawn, and with kept features."""
+    for name, extra in (("crops", ("foreground=2", "background=2", "steps=3")), ("kept", (f"frozen={FROZEN}",))):
+        for workers in (0, 2):
+            assert finetune(folder, tmp_path / f"{name}{workers}", *extra, f"workers={workers}") == 0
+        models = [(tmp_path / f"{name}{workers}" / "model.safetensors").read_bytes() for workers in (0, 2)]
+        assert models[0] == models[1]
+
+
+def own_data(root: Path) -> Path:
+    """A COCO file with two classes of its own, of two sample pictures."""
+    root.mkdir()
+    for name in ("dog", "chelsea"):
+        shutil.copy(SAMPLES / f"{name}.jpg", root)
+    truth = read_dataset(SAMPLES / "annotations.json")
+    sizes = dict(zip(truth.names, truth.sizes.tolist(), strict=True))
+    data = {
+        "images": [
+            {"id": k, "file_name": f"{name}.jpg", "width": sizes[name][0], "height": sizes[name][1]}
+            for k, name in enumerate(("dog", "chelsea"), 1)
+        ],
+        "categories": [{"id": 1, "name": "good boy"}, {"id": 2, "name": "tabby"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [30, 40, 90, 120]},
+            {"id": 2, "image_id": 2, "category_id": 2, "bbox": [50, 20, 200, 150]},
+        ],
+    }
+    (root / "mine.json").write_text(json.dumps(data), encoding="utf-8")
+    return root / "mine.json"
+
+
+def test_own_classes_make_a_detector_of_them(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = own_data(tmp_path / "data")
+    extra = (f"data=[{json.dumps(str(path))}]", "classes=own", f"frozen={FROZEN}", "steps=5", "held_out=0.0")
+    assert finetune(folder, tmp_path / "run", *extra) == 0
+    model = find_model(str(tmp_path / "run"))
+    assert (model.outputs, model.labels, model.classes) == ("own", ("good boy", "tabby"), 3)
+    status = detect(
+        [
+            str(SAMPLES / "dog.jpg"),
+            "--model",
+            str(tmp_path / "run"),
+            "--no-save",
+            "--format",
+            "json",
+            "--threshold",
+            "0",
+        ]
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert status == 0
+    names = {d["class"] for d in _detections(found)}
+    assert names and names <= {"good boy", "tabby"}
+
+
+def _detections(answer: object) -> list[dict[str, object]]:
+    """Return every object of a JSON answer that has a box."""
+    if isinstance(answer, list):
+        return [d for item in answer for d in _detections(item)]
+    if isinstance(answer, dict):
+        return [answer] if "box" in answer else [d for item in answer.values() for d in _detections(item)]
+    return []
+
+
+def test_distill_needs_kept_scores_of_the_same_classes(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert finetune(folder, tmp_path / "one", "distill=0.5") == 1
+    error = capsys.readouterr().err
+    assert "distill keeps old scores of the same classes; it needs frozen layers" in error and error.count("\n") == 1
+    path = own_data(tmp_path / "data")
+    extra = (f"data=[{json.dumps(str(path))}]", "classes=own", f"frozen={FROZEN}", "distill=0.5")
+    assert finetune(folder, tmp_path / "two", *extra) == 1
+    assert "distill keeps old scores" in capsys.readouterr().err
+
+
+def test_an_unknown_layer_and_too_few_regions_are_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert finetune(folder, tmp_path / "one", "frozen=inception_5x") == 1
+    error = capsys.readouterr().err
+    assert "no layer 'inception_5x' to cut after; the nearest one is 'inception_5" in error and error.count("\n") == 1
+
+
+def test_proposals_of_other_pictures_are_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    found = Proposals(np.array([[0, 0, 9, 9]], np.float32), np.zeros(1), np.ones(1))
+    write_store(tmp_path / "other.parquet", [PictureProposals("x.jpg", 10, 10, found)], {})
+    assert finetune(folder, tmp_path / "run", f"proposals={tmp_path / 'other.parquet'}") == 1
+    assert "has none of these pictures" in capsys.readouterr().err
+    (tmp_path / "run").mkdir(exist_ok=True)
+    write_store(tmp_path / "run" / "proposals.parquet", [PictureProposals("0", 10, 10, found)], {"seed": 0})
+    assert finetune(folder, tmp_path / "run", "proposals=") == 1
+    assert "holds proposals of other pictures" in capsys.readouterr().err
+
+
+def test_the_classifier_starts_as_the_mean_of_its_leaves(folder: Path):
+    model = find_model(str(folder / "small.safetensors"))
+    layers = googlenet(201, "batch", 0.25)
+    network = training_network(layers, "none", 0.0, 0)
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(1000, layers[-1].inputs, 1, 1)).astype(np.float32)  # type: ignore[union-attr]
+    bias = rng.normal(size=1000).astype(np.float32)
+    start_classifier(network, Weights({"loss3/classifier.weight": kernel, "loss3/classifier.bias": bias}), layers[-1])
+    conv = network.convolutions()[-1].conv
+    every = [leaf for c in det_classes() for leaf in c.imagenet]
+    assert conv.bias is not None and model.classes == 1000
+    for c in (det_classes()[0], det_classes()[57], det_classes()[199]):
+        np.testing.assert_allclose(
+            conv.weight[c.id].detach(), kernel[list(c.imagenet)].mean(axis=0), rtol=1e-5, atol=1e-6
+        )
+        assert conv.bias[c.id].item() == pytest.approx(float(bias[list(c.imagenet)].mean()), abs=1e-6)
+    rest = [leaf for leaf in range(1000) if leaf not in every]
+    np.testing.assert_allclose(conv.weight[0].detach(), kernel[rest].mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_held_out_pictures_are_never_drawn(folder: Path):
+    pool = sample_pool()
+    o = FinetuneOptions(steps=1, data=("samples",), held_out=0.4, foreground=8, background=8)
+    task = FinetuneTask(o, find_model(str(folder / "small.safetensors")), pool, None)
+    away = held_out_pictures(pool, 0.4, o.pool_seed)
+    assert 0 < away.sum() < len(pool.paths)
+    drawn = np.concatenate([task.sampler.draw(step).rows for step in range(200)])
+    assert not away[pool.pictures[drawn]].any()
+    assert away[pool.pictures[task.held_out]].all() and set(pool.labels[task.held_out].tolist()) - {0}
+    assert all(pool.paths[picture].name in task.contents(3) for picture in pool.pictures[task.sampler.draw(3).rows])
+
+
+def test_the_parts_of_two_processes_are_the_mini_batch(folder: Path):
+    pool = sample_pool()
+    o = FinetuneOptions(steps=1, data=("samples",), foreground=4, background=4)
+    whole = next(FinetuneTask(o, _model(folder), pool, None).batches(5, 6, 0, 1))
+    parts = [next(FinetuneTask(o, _model(folder), pool, None).batches(5, 6, rank, 2)) for rank in (0, 1)]
+    for name, value in whole.items():
+        assert torch.equal(value[0::2], parts[0][name]) and torch.equal(value[1::2], parts[1][name])
+    assert (
+        whole["input"].shape == (8, 3, 75, 75) and -2 <= float(whole["input"].min()) < float(whole["input"].max()) <= 2
+    )
+
+
+def _model(folder: Path) -> Model:
+    return find_model(str(folder / "small.safetensors"))
+
+
+def test_the_new_classifier_has_its_own_rate(folder: Path):
+    o = FinetuneOptions(steps=1, data=("samples",), head_rate=7.0)
+    rest, head = FinetuneTask(o, _model(folder), sample_pool(), None).groups()
+    assert (rest.rate, head.rate) == (1.0, 7.0) and [p.shape[0] for p in head.parameters] == [201, 201]
+    assert World(0, 1, torch.device("cpu")).first
+
+
+@pytest.mark.slow
+def test_the_bundled_configuration_on_the_network_that_ships(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Selective Search, kept features, training, a model; then `detect` runs it."""
+    extra = [
+        "model=inception_v3@96",
+        "steps=20",
+        "most_foreground=4",
+        "most_background=8",
+        "foreground=8",
+        "background=24",
+    ]
+    assert (
+        main(
+            [
+                "finetune",
+                "--config",
+                str(ROOT / "configs" / "samples_finetune.toml"),
+                "--out",
+                str(tmp_path),
+                "--quiet",
+                *extra,
+            ]
+        )
+        == 0
+    )
+    model = find_model(str(tmp_path))
+    assert (model.network, model.size, model.outputs) == ("inception_v3", 96, "det")
+    capsys.readouterr()
+    assert (
+        detect(
+            [str(SAMPLES / "dog.jpg"), "--model", str(tmp_path), "--no-save", "--format", "json", "--threshold", "0.05"]
+        )
+        == 0
+    )
+    assert _detections(json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.slow
+def test_a_kill_costs_what_the_last_checkpoint_lacks(folder: Path, tmp_path: Path):
+    """The run that was killed ends with the weights of one that was not."""
+    options = [f"frozen={FROZEN}", "steps=400", "checkpoint_minutes=0.0"]
+    command = [sys.executable, "-m", "detector.train", "finetune", "--config", str(folder / "small.toml"), "--quiet"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run, last = tmp_path / "run", tmp_path / "run" / "last.pt"
+    with subprocess.Popen([*command, "--out", str(run), *options], cwd=ROOT, env=environment) as process:
+        while not last.is_file() and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    done = load_checkpoint(last)["step"]
+    assert 0 < done < 400 and not (run / "model.safetensors").exists()
+    assert finetune(folder, run, *options[:2], "checkpoint_minutes=9.0") == 0
+    assert finetune(folder, tmp_path / "whole", *options[:2]) == 0
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    steps = [line["step"] for line in read_log(run / "log.jsonl") if "loss" in line]
+    assert steps == list(range(5, 401, 5))

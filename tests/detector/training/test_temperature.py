@@ -1,0 +1,189 @@
+"""The temperature: recovered where it is known, folded without a trace, counted by what each region stands for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from detector.classes import BACKGROUND
+from detector.networks.googlenet import googlenet
+from detector.networks.layers import Conv
+from detector.networks.torch_module import ConvReLU
+from detector.networks.training_module import fold, training_network
+from detector.training.finetune import FinetuneTask
+from detector.training.options import FinetuneOptions
+from detector.training.region_loss import region_loss
+from detector.training.region_pool import RegionPool, build_pool, read_sources
+from detector.training.run_folder import RunFolder
+from detector.training.temperature import fit_temperature, fold_temperature
+from detector.weights import find_model, load_weights
+from detector.weights_writer import save_weights
+from proposals.region_proposals import Proposals
+
+CLASSES = 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def drawn(count: int, temperature: float, offset: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return logits [count, 1 + CLASSES] and labels drawn from softmax(logits / temperature + offset at background)."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2 * temperature, (count, 1 + CLASSES))
+    moved = logits / temperature
+    moved[:, BACKGROUND] += offset
+    labels = (moved + rng.gumbel(size=moved.shape)).argmax(axis=1)
+    return torch.from_numpy(logits.astype(np.float32)), torch.from_numpy(labels)
+
+
+def all_known(labels: Tensor) -> Tensor:
+    return torch.ones(len(labels), 1 + CLASSES, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(("temperature", "offset"), [(1.0, 0.0), (2.5, 1.0), (0.4, -2.0), (7.0, 3.0)])
+def test_a_known_temperature_and_offset_are_recovered(temperature: float, offset: float):
+    """With 20,000 regions to within 5 %, and 0.1 of an offset: several standard errors of the estimate."""
+    logits, labels = drawn(20_000, temperature, offset)
+    found = fit_temperature(logits, labels, all_known(labels), torch.ones(len(labels)), 0.0)
+    assert found[0] == pytest.approx(temperature, rel=0.05)
+    assert found[1] == pytest.approx(offset, abs=0.1)
+
+
+def weighted_loss(
+    logits: Tensor, labels: Tensor, known: Tensor, weights: Tensor, unlabelled: float, fitted: tuple[float, float]
+) -> float:
+    moved = logits.double() / fitted[0]
+    moved[:, BACKGROUND] += fitted[1]
+    return float((weights.double() * region_loss(moved, labels, known, unlabelled)).sum() / weights.double().sum())
+
+
+@pytest.mark.parametrize("unlabelled", [0.0, 0.3])
+def test_no_neighbour_has_less_loss(unlabelled: float):
+    """Under masks and uneven weights, against the loss written out."""
+    logits, labels = drawn(500, 1.7, 0.6, seed=3)
+    rng = np.random.default_rng(4)
+    known = torch.from_numpy(rng.random((500, 1 + CLASSES)) < 0.7)
+    weights = torch.from_numpy(rng.uniform(0.5, 20, 500).astype(np.float32))
+    found = fit_temperature(logits, labels, known, weights, unlabelled)
+    least = weighted_loss(logits, labels, known, weights, unlabelled, found)
+    for factor, move in ((0.95, 0.0), (1.05, 0.0), (1.0, 0.05), (1.0, -0.05), (1.03, 0.03), (0.97, -0.03)):
+        near = found[0] * factor, found[1] + move
+        assert weighted_loss(logits, labels, known, weights, unlabelled, near) > least
+
+
+def test_a_weight_counts_as_so_many_regions():
+    logits, labels = drawn(60, 2.0, 0.5, seed=5)
+    counts = torch.from_numpy(np.random.default_rng(6).integers(1, 5, 60))
+    weighted = fit_temperature(logits, labels, all_known(labels), counts.float(), 0.0)
+    rows = torch.repeat_interleave(torch.arange(60), counts)
+    repeated = fit_temperature(logits[rows], labels[rows], all_known(rows), torch.ones(len(rows)), 0.0)
+    even = fit_temperature(logits, labels, all_known(labels), torch.ones(60), 0.0)
+    assert weighted == pytest.approx(repeated, rel=1e-3, abs=1e-3)
+    assert abs(weighted[0] - even[0]) + abs(weighted[1] - even[1]) > 0.01
+
+
+def test_more_background_behind_each_region_raises_the_offset_by_the_odds():
+    """Logits that say nothing: the best offset is the log-odds of background and one class, by hand."""
+    labels = torch.tensor([0, 1, 2, 3, 4])
+    weights = torch.tensor([36.0, 1, 1, 1, 1])
+    _, offset = fit_temperature(torch.zeros(5, 5), labels, all_known(labels), weights, 0.0)
+    assert offset == pytest.approx(np.log(36), abs=1e-3)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [1, 2, 3], []])
+def test_without_regions_of_both_kinds_nothing_changes(labels: list[int]):
+    rows = torch.tensor(labels, dtype=torch.int64)
+    logits = torch.randn(len(labels), 5, generator=torch.Generator().manual_seed(0))
+    assert fit_temperature(logits, rows, all_known(rows), torch.ones(len(labels)), 0.0) == (1.0, 0.0)
+
+
+def test_regions_that_are_all_right_give_finite_numbers():
+    labels = torch.tensor([0, 1, 2, 3, 4, 0])
+    logits = 5 * torch.nn.functional.one_hot(labels, 5).float()
+    temperature, offset = fit_temperature(logits, labels, all_known(labels), torch.ones(6), 0.0)
+    assert 0 < temperature < 1 and np.isfinite([temperature, offset]).all()
+
+
+def test_folding_gives_the_moved_logits():
+    classifier = ConvReLU(Conv("c", 6, 5, relu=False))
+    x = torch.randn(7, 6, 1, 1, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = classifier(x).flatten(1) / 3.5
+        wanted[:, BACKGROUND] += -1.25
+        fold_temperature(classifier, 3.5, -1.25)
+        torch.testing.assert_close(classifier(x).flatten(1), wanted, rtol=1e-5, atol=1e-6)
+        before = [parameter.clone() for parameter in classifier.parameters()]
+        fold_temperature(classifier, 1.0, 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, classifier.parameters(), strict=True))
+
+
+def pool_of_samples(most: tuple[int, int]) -> RegionPool:
+    sources, names = read_sources(["samples"], (), False)
+    rng = np.random.default_rng(1)
+    corners = rng.uniform(0, 150, (12, 2))
+    boxes = np.concatenate([corners, corners + 40], axis=1).astype(np.float32)
+    return build_pool(sources, names, lambda path: Proposals(boxes, np.zeros(12), np.ones(12)), most, 0)
+
+
+def test_stands_for_sums_to_what_was_drawn_from():
+    """Whatever is left out, the counts of a picture's regions of a kind add up to those there were."""
+    whole, drawn_pool = pool_of_samples((0, 0)), pool_of_samples((1, 4))
+    assert whole.stands_for is not None and drawn_pool.stands_for is not None
+    np.testing.assert_array_equal(whole.stands_for, 1)
+    assert len(drawn_pool) < len(whole) and drawn_pool.stands_for.dtype == np.float32
+    np.testing.assert_array_equal(drawn_pool.stands_for[drawn_pool.truth], 1)
+    for picture in range(len(whole.paths)):
+        for background in (True, False):
+            sums = [
+                float(p.stands_for[(p.pictures == picture) & ~p.truth & ((p.labels == BACKGROUND) == background)].sum())
+                for p in (whole, drawn_pool)
+            ]
+            assert sums[1] == pytest.approx(sums[0])
+
+
+def test_export_folds_what_was_fitted_on_the_held_out_regions(tmp_path: Path):
+    """The written classifier is the trained one moved by calibration.json, fitted with `stands_for` as weights."""
+    network = training_network(googlenet(201, "batch", 0.1), "none", 0.0, 3)
+    small = save_weights(
+        tmp_path / "small.safetensors",
+        fold(network),
+        network="googlenet",
+        size=75,
+        mean=128.0,
+        scale=64.0,
+        width=0.1,
+        norm="batch",
+        classes=201,
+    )
+    pool = pool_of_samples((2, 6))
+    o = FinetuneOptions(steps=1, data=("samples",), model=small.file, held_out=0.5, device="cpu")
+    found = {}
+    for name, own in (("drawn", pool), ("even", replace(pool, stands_for=None))):
+        task = FinetuneTask(o, find_model(small.file), own, None)
+        assert {0, 1} <= {int(label > 0) for label in own.labels[task.held_out]}
+        trained = fold(task.network)
+        folder = RunFolder(tmp_path / name, "finetune", o, own.fingerprint())
+        task.export(task.network, folder)
+        found[name] = json.loads((tmp_path / name / "calibration.json").read_text())
+        assert found[name]["regions"] == len(task.held_out)
+        written = load_weights(find_model(str(tmp_path / name)))
+        last = task.network.convolutions()[-1].source
+        moved = trained[f"{last}.bias"] / found[name]["temperature"]
+        moved[BACKGROUND] += found[name]["background_offset"]
+        np.testing.assert_allclose(written.bias(last), moved, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            written.kernel(last), trained[f"{last}.weight"] / found[name]["temperature"], rtol=2e-3, atol=1e-5
+        )
+        folder.close()
+    assert found["drawn"]["background_offset"] > found["even"]["background_offset"] + 0.1
