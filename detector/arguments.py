@@ -114,6 +114,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--top", type=int, metavar="N", help=f"most boxes of a class in a picture (default: {default.top})"
     )
     finding.add_argument(
+        "--bbox",
+        action="store_const",
+        const=True,
+        help="move each box as the model's box regression says (R-CNN appendix C), for a model that has one",
+    )
+    finding.add_argument(
         "--classes", metavar="LIST", help="only these, names or ids 1..200 with commas between (default: all)"
     )
 
@@ -138,8 +144,10 @@ def make_parser() -> argparse.ArgumentParser:
     pipeline.add_argument(
         "--proposals",
         choices=CHOICES["proposals"],
-        help=f"regions from Selective Search, MultiBox or both (default: {default.proposals}; no MultiBox weights are "
-        "installed yet, so that only ss runs)",
+        help=f"regions from Selective Search, MultiBox or both (default: {default.proposals})",
+    )
+    pipeline.add_argument(
+        "--multibox", metavar="FILE", help="weights of MultiBox, a file or a run folder (default: those that ship)"
     )
     pipeline.add_argument("--device", choices=CHOICES["device"], help=f"(default: {default.device})")
     pipeline.add_argument("--runtime", choices=CHOICES["runtime"], help=f"(default: {default.runtime})")
@@ -228,8 +236,10 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
     if args.no_save and args.out is not None:
         raise UsageError("--no-save and --out exclude each other")
     if options.proposals != "ss":
-        raise UsageError(f"proposals '{options.proposals}': no MultiBox weights are installed; use --proposals ss")
+        _check_multibox(options)
     _check_model(options.model, "--model " if args.model is not None else f"{args.config or DEFAULTS}: model ")
+    if options.bbox:
+        _check_boxes(options.model)
     for name in options.ensemble.split(","):
         if name.strip():
             _check_model(name.strip(), "--ensemble " if args.ensemble else f"{args.config or DEFAULTS}: ensemble ")
@@ -254,6 +264,19 @@ def _labels(text: str, model: str) -> tuple[int, ...]:
         raise UsageError(f"--classes: {error}") from None
 
 
+def _check_multibox(options: DetectOptions) -> None:
+    """Raise UsageError where the weights of the learned proposals are missing or damaged."""
+    from detector.learned_proposals import load_multibox, shipped_multibox
+
+    path = options.multibox or shipped_multibox()
+    if path is None:
+        raise UsageError(f"proposals '{options.proposals}': no MultiBox weights are installed; use --proposals ss")
+    try:
+        load_multibox(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--multibox {error}" if options.multibox else str(error)) from None
+
+
 def _check_model(name: str, source: str) -> None:
     """Raise UsageError when `name` is neither a model nor a weights file; `source` says in the message who named it."""
     from detector.weights import find_model
@@ -262,3 +285,11 @@ def _check_model(name: str, source: str) -> None:
         find_model(name)
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}{error}") from None
+
+
+def _check_boxes(name: str) -> None:
+    """Raise UsageError where the model has no box regression."""
+    from detector.weights import find_model
+
+    if not find_model(name).boxes:
+        raise UsageError(f"--bbox: {name} has no box regression; train one with python -m detector.train bbox")

@@ -17,15 +17,19 @@ T = TypeVar("T")
 class DetectOptions:
     """What one detection run depends on (configs/detect.toml holds the defaults that `detect` uses)."""
 
-    model: str = "inception_v3"  # a name of `detector.weights`, or a path; NAME@SIZE for crops of another size
+    model: str = "ensemble"  # a name of `detector.weights`, or a path; NAME@SIZE for crops of another size
     ensemble: str = ""  # further models with commas between, whose scores are averaged with those of `model`
     cascade: float = 0.55  # background score of `model` from which the others are not asked; 0: they always are
-    proposals: str = "ss"  # ss, multibox or both
+    proposals: str = "both"  # ss, multibox or both (section 8)
+    multibox: str = ""  # weights of the learned proposals: a file or a run folder; "": those that ship
+    multibox_boxes: int = 200  # of them a picture (section 8)
+    ss_boxes: int = 0  # Selective Search boxes a picture, best first; 0: all
     backend: str = "own"  # implementation of Selective Search: own or opencv
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
     threshold: float = 0.35  # detections of a lower score are not shown
     nms: float = 0.3  # R-CNN's IoU threshold, per class
     top: int = 100  # R-CNN: at most 100 boxes an image and class
+    bbox: bool = False  # R-CNN's box regression, of `model`; GoogLeNet's entry had none, "due to lack of time"
     device: str = "auto"  # auto, cpu or cuda
     runtime: str = "auto"  # auto, openvino or torch
     precision: str = "auto"  # auto, f32, bf16 or int8
@@ -39,7 +43,12 @@ class DetectOptions:
                 raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {getattr(self, name)}")
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")
-        for name, least, limit in (("batch_size", 0, MAX_BATCH), ("superpixel_scale", 1, MAX_SCALE)):
+        for name, least, limit in (
+            ("batch_size", 0, MAX_BATCH),
+            ("superpixel_scale", 1, MAX_SCALE),
+            ("multibox_boxes", 1, MAX_BOXES),
+            ("ss_boxes", 0, MAX_BOXES),
+        ):
             if not least <= getattr(self, name) <= limit:
                 raise ValueError(f"{name} must lie in {least}..{limit}, got {getattr(self, name)}")
         if self.crop_size and not MIN_CROP <= self.crop_size <= MAX_CROP:
@@ -52,7 +61,7 @@ class DetectOptions:
 
 
 MIN_CROP, MAX_CROP = 75, 640  # the limits of detector.weights, which needs numpy
-MAX_BATCH, MAX_SCALE = 1024, 100
+MAX_BATCH, MAX_SCALE, MAX_BOXES = 1024, 100, 100_000
 CHOICES = {
     "proposals": ("ss", "multibox", "both"),
     "backend": ("own", "opencv"),

@@ -5,20 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from detector.box_moves import moved_boxes, suppressed_again
 from detector.config import DetectOptions
 from detector.crops import warp
 from detector.detections import Detections
-from detector.ensemble import RegionScores, score_regions
-from detector.runtimes.classifier import Classifier, load_classifier
+from detector.ensemble import RegionScores, check_heads, score_regions
+from detector.runtimes.classifier import Classifier, Targets, load_classifier
 from detector.weights import Model, find_model, split_size
 from proposals.boxes import nms_per_class
 from proposals.frame import Image, check_image
+from proposals.merge import merge
 from proposals.opencv import selective_search_opencv
 from proposals.region_proposals import Proposals
+
+if TYPE_CHECKING:
+    from detector.learned_proposals import MultiBox
 
 SEARCH_THREADS = 2  # fast mode has two colour spaces
 
@@ -33,6 +39,7 @@ class Trace:
     detections: Detections
     seconds: dict[str, float]
     asked: tuple[int, ...] = ()  # how many of the proposals each network of the ensemble saw
+    targets: Targets | None = None  # of the box regression, [proposals, classes, 4]; None without
 
 
 class Detector:
@@ -45,16 +52,17 @@ class Detector:
         weights.
         """
         self.options = options or DetectOptions()
-        if self.options.proposals != "ss":
-            raise ValueError(
-                f"proposals '{self.options.proposals}': no MultiBox weights are installed; use --proposals ss"
-            )
         o = self.options
-        if o.backend == "own":
+        self.multibox = None if o.proposals == "ss" else _multibox(o)
+        if o.backend == "own" and o.proposals != "multibox":
             threading.Thread(target=_warm_up, daemon=True).start()
         names = [o.model, *(name.strip() for name in o.ensemble.split(",") if name.strip())]
+        models = [_model(name, o.crop_size) for name in names]
+        check_heads(models)
+        moved = [o.bbox and number == 0 for number in range(len(models))]  # the first network tells where boxes go
         self.members = tuple(
-            load_classifier(_model(name, o.crop_size), o.runtime, o.device, o.precision, o.batch_size) for name in names
+            load_classifier(model, o.runtime, o.device, o.precision, o.batch_size, targets=targets)
+            for model, targets in zip(models, moved, strict=True)
         )
 
         for name, member in zip(names[1:], self.members[1:], strict=True):
@@ -79,12 +87,21 @@ class Detector:
         found = self.score(image, proposals)
         clock.stop("classify")
         clock.move("classify", "crop", found.crop_seconds)
-        detections = self.suppress(image, proposals, found.scores)
+        detections = self.suppress(image, proposals, found.scores, found.targets)
         clock.stop("suppress")
-        return Trace(proposals, sum(found.asked), found.scores, detections, clock.seconds, found.asked)
+        return Trace(proposals, sum(found.asked), found.scores, detections, clock.seconds, found.asked, found.targets)
 
     def propose(self, image: Image) -> Proposals:
-        """Return the regions to look at: Selective Search with the superpixel size doubled (section 8)."""
+        """Return the regions to look at: Selective Search with large superpixels, and 200 learned ones (section 8)."""
+        o = self.options
+        if self.multibox is None:
+            found = self._search(image)
+            return found.top(o.ss_boxes) if o.ss_boxes else found
+        if o.proposals == "multibox":
+            return self.multibox(image)
+        return merge(self._search(image), self.multibox(image), (o.ss_boxes or None, None))
+
+    def _search(self, image: Image) -> Proposals:
         o = self.options
         if o.backend == "opencv":
             return selective_search_opencv(image, o.superpixel_scale, o.seed)
@@ -99,35 +116,57 @@ class Detector:
 
     def score(self, image: Image, proposals: Proposals) -> RegionScores:
         """Return the scores of each region, cropped as `crop` does, averaged over the ensemble (section 8)."""
-        return score_regions(self.members, image, proposals.boxes, self.options.cascade or None)
+        return score_regions(self.members, image, proposals.boxes, self.options.cascade or None, self.options.bbox)
 
-    def suppress(self, image: Image, proposals: Proposals, scores: npt.NDArray[np.float32]) -> Detections:
+    def suppress(
+        self, image: Image, proposals: Proposals, scores: npt.NDArray[np.float32], targets: Targets | None = None
+    ) -> Detections:
         """Return the detections that the threshold and non-maximum suppression, class by class, leave (R-CNN).
 
-        scores: [N, 1 + classes] of the proposals, column 0 being background.
+        scores: [N, 1 + classes] of the proposals, column 0 being background; targets: [N, classes, 4], by which boxes
+        are then moved and suppressed once more; None: they stay.
         """
         o = self.options
+        size = (image.shape[1], image.shape[0])
         kept, columns = nms_per_class(proposals.boxes, scores[:, 1:], o.nms, o.threshold, o.top)
+        boxes = proposals.boxes[kept]
+        if targets is not None:
+            boxes = moved_boxes(boxes, targets[kept], columns, size)
+            left = suppressed_again(boxes, scores[kept, columns + 1], columns, o.nms)
+            boxes, kept, columns = boxes[left], kept[left], columns[left]
         return Detections(
-            boxes=proposals.boxes[kept],
+            boxes=boxes,
             scores=np.minimum(scores[kept, columns + 1], 1),
             labels=columns + 1,
             sources=proposals.sources[kept],
-            image_size=(image.shape[1], image.shape[0]),
+            image_size=size,
             class_names=self.classify.model.labels,
         ).ordered()
 
     def describe(self) -> str:
         """Return in one line what runs where."""
         o = self.options
-        search = f"Selective Search ({o.backend}, superpixel scale {o.superpixel_scale})"
-        return "; ".join([search, *(member.describe() for member in self.members)])
+        search = [f"Selective Search ({o.backend}, superpixel scale {o.superpixel_scale})"]
+        if self.multibox is not None:
+            search = [*(search if o.proposals == "both" else []), self.multibox.describe()]
+        members = [member.describe() for member in self.members]
+        return "; ".join([*search, *members, *(["boxes moved by regression"] if o.bbox else [])])
 
 
 def _model(name: str, crop_size: int) -> Model:
     """Return the model of a name; `crop_size` not 0 is that of all that name none themselves (NAME@SIZE)."""
     model = find_model(name)
     return replace(model, size=crop_size) if crop_size and not split_size(name)[1] else model
+
+
+def _multibox(o: DetectOptions) -> MultiBox:
+    """Return the learned proposals that the options ask for. Raises: ValueError where no weights are installed."""
+    from detector.learned_proposals import MultiBox, load_multibox, shipped_multibox
+
+    path = o.multibox or shipped_multibox()
+    if path is None:
+        raise ValueError(f"proposals '{o.proposals}': no MultiBox weights are installed; use --proposals ss")
+    return MultiBox(load_multibox(path), top=o.multibox_boxes)
 
 
 def _warm_up() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from detector.export import check_target
 from detector.files import write_bytes_atomic
 from detector.networks.layers import has_lrn
 from detector.weights import Model, file_digest, find_model, load_weights
-from detector.weights_writer import sorted_metadata
+from detector.weights_writer import model_metadata, sorted_metadata
 
 if TYPE_CHECKING:
     from detector.runtimes.classifier import Crops
@@ -64,21 +63,10 @@ def quantized_file(
     intervals = calibrate(model, crops, advance)
     arrays = {name: array for name, array in weights.arrays.items() if not name.endswith(".range")}
     arrays |= {f"{name}.range": interval for name, interval in intervals.items()}
-    metadata = {
-        "network": model.network,
-        "size": str(model.size),
-        "mean": str(model.mean),
-        "scale": str(model.scale),
-        "sharpness": str(model.sharpness),
-        "classes": str(model.classes),
-        "width": str(model.width),
-        "norm": model.norm,
-        "class_names": json.dumps(model.class_names),
-    }
     from safetensors.numpy import save
 
-    contents = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata | notes)
-    return sorted_metadata(contents)
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return sorted_metadata(save(whole, model_metadata(model) | notes))
 
 
 def compare(quantized: Model, source: Model, crops: Crops) -> Agreement:

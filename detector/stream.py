@@ -225,14 +225,15 @@ def _trace(work: _Work[T], detector: Detector) -> Trace | Exception:
         begin = time.perf_counter()
         found = detector.score(work.image, work.proposals)
         scored = time.perf_counter()
-        detections = detector.suppress(work.image, work.proposals, found.scores)
+        detections = detector.suppress(work.image, work.proposals, found.scores, found.targets)
         seconds = {
             "propose": work.seconds,
             "crop": found.crop_seconds,
             "classify": scored - begin - found.crop_seconds,
             "suppress": time.perf_counter() - scored,
         }
-        return Trace(work.proposals, sum(found.asked), found.scores, detections, seconds, found.asked)
+        crops = sum(found.asked)
+        return Trace(work.proposals, crops, found.scores, detections, seconds, found.asked, found.targets)
     except Exception as error:
         return error
 

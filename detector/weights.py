@@ -19,10 +19,12 @@ import numpy.typing as npt
 from detector.classes import IMAGENET_CLASSES, det_names, folded_name
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import MIN_SIZE, inception_v3
-from detector.networks.layers import Layer, convolutions
+from detector.networks.layers import Conv, Layer, convolutions
 
 Array = npt.NDArray[np.float32]
 Outputs = Literal["imagenet", "det", "own"]
+SOFTMAX, SVM = "softmax", "svm"  # what the last layer's outputs are turned into scores by
+BOXES = "bbox"  # arrays of the box regression: bbox.weight [4 C, D], bbox.bias [4 C], rows class by class
 
 NETWORKS = ("inception_v3", "googlenet")
 MAX_SIZE = 640  # beyond it there is nothing to gain
@@ -36,6 +38,7 @@ OPTIONAL = {
     "norm": "lrn",
     "class_names": "[]",
     "members": "1",
+    "head": SOFTMAX,
 }
 
 
@@ -59,6 +62,8 @@ class Model:
     class_names: tuple[str, ...] = ()  # of own classes: outputs 1.., output 0 being background
     members: int = 1  # Inception-v3 networks in the file that share their first layers, and whose scores are averaged
     member: int = -1  # only this one of them; -1: all
+    head: str = SOFTMAX  # softmax, or svm: outputs 1.. are margins, and scores their sigmoids (R-CNN section 2.3)
+    boxes: bool = False  # whether the file holds a box regression too (R-CNN appendix C)
 
     def __post_init__(self) -> None:
         where = self.file or self.name
@@ -75,6 +80,12 @@ class Model:
             raise ValueError(f"{where}: width and norm are GoogLeNet's; {self.network} has none of them")
         if self.network != "inception_v3" and self.members != 1:
             raise ValueError(f"{where}: only inception_v3 has members that share their first layers")
+        if self.head not in (SOFTMAX, SVM):
+            raise ValueError(f"{where}: head must be {SOFTMAX} or {SVM}, got '{self.head}'")
+        if self.head == SVM and (self.sharpness or self.members != 1 or self.outputs == "imagenet"):
+            raise ValueError(f"{where}: SVMs are of background and classes, in one network, with sharpness 0")
+        if self.boxes and (self.members != 1 or self.outputs == "imagenet"):
+            raise ValueError(f"{where}: a box regression is of detection classes, in one network")
         names = self.class_names
         if names and (len(names) != self.classes - 1 or len(set(names)) != len(names) or not all(names)):
             raise ValueError(
@@ -104,6 +115,14 @@ class Model:
                 return inception_v3(self.classes, self.members, self.member)
             case _:
                 raise ValueError(f"model '{self.name}' runs in torch only; leave --runtime openvino out")
+
+    @property
+    def classifier(self) -> Conv:
+        """The last layer; raises ValueError for networks that share their first layers, each of which has its own."""
+        last = self.layers[-1]
+        if not isinstance(last, Conv):
+            raise ValueError(f"{self.file or self.name}: holds {self.members} networks, each with its own classifier")
+        return last
 
     @property
     def outputs(self) -> Outputs:
@@ -229,6 +248,8 @@ def find_model(name: str) -> Model:
         norm=fields["norm"],
         class_names=_names(path, fields["class_names"]),
         members=members,
+        head=fields["head"],
+        boxes=f"{BOXES}.weight" in keys,
     )
 
 
@@ -295,6 +316,10 @@ def check_arrays(model: Model, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
             wanted["range"] = (2,)
         for part, shape in wanted.items():
             _check(model, f"{conv.name}.{part}", arrays.get(f"{conv.name}.{part}"), shape)
+    if model.boxes:
+        moves = 4 * (model.classes - 1)
+        for part, shape in (("weight", (moves, model.classifier.inputs)), ("bias", (moves,))):
+            _check(model, f"{BOXES}.{part}", arrays.get(f"{BOXES}.{part}"), shape)
 
 
 def _check(model: Model, name: str, found: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from detector.classes import IMAGENET_CLASSES
 from detector.files import write_bytes_atomic
-from detector.weights import OPTIONAL, Model, check_arrays
+from detector.weights import BOXES, OPTIONAL, SOFTMAX, Model, check_arrays
 
 
 def save_weights(
@@ -29,12 +29,14 @@ def save_weights(
     norm: str = "lrn",
     class_names: tuple[str, ...] = (),
     members: int = 1,
+    head: str = SOFTMAX,
 ) -> Model:
     """Write a weights file that `find_model` takes, whole or not at all; return its model.
 
     arrays: NAME.weight [out, in, height, width] and NAME.bias [out] of each convolution, float32 or float16, batch
-    norm folded in; the other arguments as the fields of `Model`. Raises: ValueError, before anything is written, for
-    arrays that do not fit the network; OSError when the file cannot be written.
+    norm folded in, and where there is a box regression bbox.weight and bbox.bias; the other arguments as the fields of
+    `Model`. Raises: ValueError, before anything is written, for arrays that do not fit the network; OSError when the
+    file cannot be written.
     """
     from safetensors.numpy import save
 
@@ -56,13 +58,19 @@ def save_weights(
         norm=norm,
         class_names=class_names,
         members=members,
+        head=head,
+        boxes=f"{BOXES}.weight" in arrays,
     )
     check_arrays(model, arrays)
-    metadata = {key: str(getattr(model, key)) for key in ("network", "size", "mean", "scale", *OPTIONAL)}
-    metadata["class_names"] = json.dumps(class_names)
-    content = save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, metadata)
+    content = save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, model_metadata(model))
     write_bytes_atomic(path, sorted_metadata(content))
     return model
+
+
+def model_metadata(model: Model) -> dict[str, str]:
+    """Return what a weights file says of its model; `find_model` reads it."""
+    fields = {key: str(getattr(model, key)) for key in ("network", "size", "mean", "scale", *OPTIONAL)}
+    return fields | {"class_names": json.dumps(model.class_names)}
 
 
 def sorted_metadata(content: bytes) -> bytes:

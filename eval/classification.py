@@ -18,6 +18,7 @@ from detector.config import CHOICES, MAX_BATCH, MAX_CROP, MIN_CROP
 from detector.console import FAILED, Console, Parser, UsageError, run
 from detector.crop_protocols import CROPS, protocol_crops
 from detector.datasets.ground_truth import Doubles, Longs
+from detector.ensemble import check_heads
 from detector.images import ImageError, read_image
 from detector.report import write_out
 from detector.runtimes.classifier import DET, IMAGENET, Classifier, load_classifier
@@ -228,6 +229,7 @@ def _load(args: argparse.Namespace) -> list[Classifier]:
             raise UsageError(f"--model {error}") from None
         model = replace(model, size=args.crop_size or model.size, sharpness=args.sharpness)
         members.append(load_classifier(model, args.runtime, args.device, args.precision, args.batch_size, args.classes))
+    check_heads([member.model for member in members])
     return members
 
 

@@ -78,11 +78,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     for note in notes:
         console.note(note)
     protocol = protocol_of(options, truth)
-    if args.det_classes or args.predictions is None:
+    detect = None if args.predictions is not None else _detect_options(args)
+    if detect is not None:
+        truth = _as_the_model(truth, detect, console, notes)
+    elif args.det_classes:
         truth = _as_detected(truth, console, notes)
     failed, found = 0, None
     made_by = str(args.predictions.name) if args.predictions is not None else ""
-    if args.predictions is not None:
+    if detect is None:
         import pyarrow.parquet as pq
 
         from eval.analysis import iou_thresholds
@@ -97,7 +100,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         if is_witnessed(args.predictions, truth_key(truth, iou_thresholds(truth, protocol, args.iou))):
             found = found_in(pq.read_table(args.predictions), truth, True)
     else:
-        failed, found, made_by = _run_detector(args, options, truth, protocol, console)
+        failed, found, made_by = _run_detector(args, options, detect, truth, protocol, console)
         predictions = found.predictions
         if failed:
             notes.append(f"{failed:,} pictures could not be read; they count as pictures without detections")
@@ -147,22 +150,53 @@ def _as_detected(truth: GroundTruth, console: Console, notes: list[str]) -> Grou
     return mapped
 
 
+def _as_the_model(truth: GroundTruth, detect: DetectOptions, console: Console, notes: list[str]) -> GroundTruth:
+    """Return the data set in the classes that the detector's model has; raise UsageError where it has others."""
+    from detector.classes import det_names
+    from detector.weights import find_model
+
+    try:
+        labels = find_model(detect.model).labels
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    if labels == det_names():
+        return _as_detected(truth, console, notes)
+    if truth.class_names != labels:
+        strange = next((name for name in truth.class_names if name not in labels), truth.class_names[0])
+        raise UsageError(
+            f"{detect.model} has classes of its own ({', '.join(labels[:3])}, ...), the data set others or in another "
+            f"order ('{strange}'); give data of its classes"
+        )
+    return truth
+
+
+def _detect_options(args: argparse.Namespace) -> DetectOptions:
+    """Return how the detector is to run; raise UsageError."""
+    from eval.detector_run import evaluation_options
+
+    try:
+        detect = read_options(DetectOptions, args.detect_config)
+        chosen = {name: getattr(args, name) for name in ("model", "proposals") if getattr(args, name) is not None}
+        return evaluation_options(replace(detect, **chosen))
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
+
+
 def _run_detector(
-    args: argparse.Namespace, options: EvalOptions, truth: GroundTruth, protocol: str, console: Console
+    args: argparse.Namespace,
+    options: EvalOptions,
+    detect: DetectOptions,
+    truth: GroundTruth,
+    protocol: str,
+    console: Console,
 ) -> tuple[int, Found, str]:
     """Return how many pictures failed, what the detector finds on all others, and what detector it is."""
     import tempfile
 
     from eval.analysis import iou_thresholds
-    from eval.detector_run import detect_all, evaluation_options, found_in, picture_digests, truth_key
+    from eval.detector_run import detect_all, found_in, picture_digests, truth_key
     from eval.prediction_store import PredictionStore
 
-    try:
-        detect = read_options(DetectOptions, args.detect_config)
-        chosen = {name: getattr(args, name) for name in ("model", "proposals") if getattr(args, name) is not None}
-        detect = evaluation_options(replace(detect, **chosen))
-    except (OSError, ValueError) as error:
-        raise UsageError(str(error)) from error
     parameters = _parameters(detect)
     with contextlib.ExitStack() as stack:
         path = args.out
@@ -196,7 +230,17 @@ def _parameters(detect: DetectOptions) -> dict[str, str | int | float]:
         weights = file_digest(model) if model.file else ""
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return {**asdict(detect), "weights": weights[:16]}
+    return {**asdict(detect), "weights": weights[:16], "multibox_weights": _multibox_digest(detect)}
+
+
+def _multibox_digest(detect: DetectOptions) -> str:
+    """Return a digest of the weights of the learned proposals; "" where none take part."""
+    from detector.learned_proposals import multibox_digest
+
+    try:
+        return "" if detect.proposals == "ss" else multibox_digest(detect.multibox)[:16]
+    except (OSError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _score(

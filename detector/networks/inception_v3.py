@@ -11,7 +11,7 @@ from detector.networks.layers import AvgPool, Branches, Conv, GlobalAvgPool, Lay
 MIN_SIZE = 75  # below it, the last grid reduction (Mixed_7a) has no full window left
 FEATURES = 2048
 CLASSES = 1000
-SHARED = "Mixed_7a"  # the last layer that the networks of an ensemble have in common
+SHARED = "Mixed_7b"  # the last layer that the networks of an ensemble have in common
 
 
 def _stem() -> tuple[Layer, ...]:
@@ -148,7 +148,7 @@ def inception_v3(classes: int = CLASSES, members: int = 1, member: int = -1) -> 
     """Return the network with `classes` outputs.
 
     members: above 1, an ensemble of so many that share the layers up to `SHARED`; the layers behind are called
-    "0/Mixed_7b" and so on. member: only this one of them, -1 for all. Raises: ValueError where it is none of them.
+    "0/Mixed_7c" and so on. member: only this one of them, -1 for all. Raises: ValueError where it is none of them.
     """
     if members < 1 or not -1 <= member < members:
         raise ValueError(f"an ensemble has members 0 and up, not {member} of {members}")
@@ -172,13 +172,13 @@ def _shared() -> tuple[Layer, ...]:
         _module_17("Mixed_6d", 160),
         _module_17("Mixed_6e", 192),
         _reduction_8(),
+        _module_8("Mixed_7b", 1280),
     )
 
 
 def _end(classes: int, prefix: str) -> tuple[Layer, ...]:
     """Return the layers behind `SHARED`, their names after `prefix`."""
     return (
-        _module_8("Mixed_7b", 1280, prefix),
         _module_8("Mixed_7c", 2048, prefix),
         GlobalAvgPool(),
         Conv(f"{prefix}Logits/Conv2d_1c_1x1", FEATURES, classes, relu=False),

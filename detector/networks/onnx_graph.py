@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from detector.networks.torch_module import ConvReLU
-from detector.weights import Model, Weights
+from detector.networks.torch_module import ConvReLU, margin_scores
+from detector.weights import SVM, Model, Weights
 
 if TYPE_CHECKING:
     import onnx
@@ -29,7 +29,10 @@ CROPS, SCORES = "crops", "scores"
 
 
 class Scorer(nn.Module):
-    """Crops to scores: normalisation, network, standardised logits, softmax, and the sum over the classes' leaves."""
+    """Crops to scores: normalisation, network, standardised logits, softmax, and the sum over the classes' leaves.
+
+    Of a model with SVMs: normalisation, network, and the sigmoids of their margins.
+    """
 
     leaves: Tensor
 
@@ -38,7 +41,7 @@ class Scorer(nn.Module):
         super().__init__()
         self.network = network.eval()
         self.mean, self.factor, self.sharpness = model.mean, 1 / model.scale, model.sharpness
-        self.sums = leaves is not None
+        self.sums, self.margins = leaves is not None, model.head == SVM
         self.register_buffer("leaves", torch.from_numpy(leaves) if leaves is not None else torch.zeros(0))
 
     def forward(self, crops: Tensor) -> Tensor:
@@ -47,6 +50,8 @@ class Scorer(nn.Module):
         logits = self.network(x)
         if logits.dim() == 4:
             logits = logits.squeeze(3).squeeze(2)
+        if self.margins:
+            return margin_scores(logits)
         if self.sharpness:
             centred = logits - logits.mean(dim=1, keepdim=True)
             deviation = (centred * centred).mean(dim=1, keepdim=True).sqrt()

@@ -1,11 +1,13 @@
 """An OpenVINO graph of a network, built operation by operation: no ONNX file and no torch on the way of `detect`.
 
 Normalisation, softmax and the sum over each class's ImageNet leaves are inside the graph, so that the input is the
-crops as they are cut (uint8 NHWC) and the output the scores of background and classes.
+crops as they are cut (uint8 NHWC) and the output the scores of background and classes. A model with SVMs has their
+margins' sigmoids in place of the softmax.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +27,7 @@ from detector.networks.layers import (
     MaxPool,
     Members,
 )
-from detector.weights import Model, Weights
+from detector.weights import BOXES, SVM, Model, Weights, load_weights
 
 LEVELS = 256  # of an 8-bit quantization
 
@@ -119,19 +121,26 @@ def scores_model(
     leaves: npt.NDArray[np.float32] | None,
     batch: int,
     int8: bool = False,
+    targets: bool = False,
 ) -> ov.Model:
     """Return the graph `uint8 [batch, size, size, 3] -> float32 [batch, 1 + classes]`.
 
     leaves: [outputs of the network, 1 + classes], the matrix that adds softmax scores into classes, None to leave
     them as they are (the output is then [batch, outputs of the network]); int8: quantize to the intervals that the
-    weights file holds.
+    weights file holds; targets: those of the box regression, [batch, 4 classes], as a second output (float also in an
+    8-bit graph).
     """
     crops, build = _input(model, batch), _Builder(weights, int8)
-    x = build.sequence(build.normalised(crops, model), model.layers)
-    scores = _softmax(x, model, batch)
+    pooled = build.sequence(build.normalised(crops, model), model.layers[:-1])
+    scores = _class_scores(build.layer(pooled, model.layers[-1]), model, batch)
     if leaves is not None:
         scores = ops.matmul(scores, ops.constant(leaves), False, False)
-    return ov.Model([ops.result(scores, name="scores")], [crops], "scores")
+    results = [ops.result(scores, name="scores")]
+    if targets:
+        rows = ops.reshape(pooled, ops.constant(np.array([batch, -1], np.int64)), special_zero=False)
+        moves = ops.matmul(rows, ops.constant(weights.kernel(BOXES)), False, True)
+        results.append(ops.result(ops.add(moves, ops.constant(weights.bias(BOXES)[None])), name="targets"))
+    return ov.Model(results, [crops], "scores")
 
 
 def features_model(
@@ -139,18 +148,48 @@ def features_model(
 ) -> ov.Model:
     """Return the graph `uint8 [batch, size, size, 3] -> float32 [batch, C, H, W]` of the first `cut` layers.
 
-    scores: the softmax scores of the whole network, [batch, outputs], as a second output; int8: as of `scores_model`.
+    scores: the scores of the whole network's outputs, [batch, outputs], as a second output; int8: as of `scores_model`.
     """
     crops, build = _input(model, batch), _Builder(weights, int8)
     features = build.sequence(build.normalised(crops, model), model.layers[:cut])
     results = [ops.result(features, name="features")]
     if scores:
         rest = build.sequence(features, model.layers[cut:])
-        results.append(ops.result(_softmax(rest, model, batch), name="scores"))
+        results.append(ops.result(_class_scores(rest, model, batch), name="scores"))
     return ov.Model(results, [crops], "features")
 
 
-def _softmax(x: ov.Node, model: Model, batch: int) -> ov.Node:
-    """Return the softmax scores [batch, outputs] of the last layer's output."""
+def ends_model(
+    trunk: Model, cut: int, ends: Sequence[tuple[Model, npt.NDArray[np.float32] | None]], batch: int, int8: bool
+) -> ov.Model:
+    """Return the graph of several networks that have their first `cut` layers from `trunk`: an output of scores each.
+
+    An ensemble that shares further layers has an output for each of its members.
+
+    ends: the networks, in 8 bits where their files hold intervals, and their `leaves` as of `scores_model`; int8: of
+    the trunk. For measuring members beside each other; an ensemble has a graph of its own.
+    """
+    crops, build = _input(trunk, batch), _Builder(load_weights(trunk), int8)
+    features = build.sequence(build.normalised(crops, trunk), trunk.layers[:cut])
+    results = []
+    for model, leaves in ends:
+        own = _Builder(load_weights(model), int8 and model.quantized)
+        *shared, last = model.layers[cut:]
+        x = own.sequence(features, tuple(shared))
+        for branch in last.branches if isinstance(last, Members) else ((last,),):
+            scores = _class_scores(own.sequence(x, branch), model, batch)
+            if leaves is not None:
+                scores = ops.matmul(scores, ops.constant(leaves), False, False)
+            results.append(ops.result(scores))
+    return ov.Model(results, [crops], "ends")
+
+
+def _class_scores(x: ov.Node, model: Model, batch: int) -> ov.Node:
+    """Return the scores [batch, outputs] of the last layer's output: softmax, or the sigmoids of the SVMs' margins."""
     logits = ops.reshape(x, ops.constant(np.array([batch, -1], np.int64)), special_zero=False)
+    if model.head == SVM:
+        first, axis = np.array([1], np.int64), np.array([1], np.int64)
+        scores = ops.sigmoid(ops.slice(logits, first, np.array([model.classes], np.int64), np.array([1]), axis))
+        best = ops.reduce_max(scores, ops.constant(axis), keep_dims=True)
+        return ops.concat([ops.subtract(ops.constant(np.float32(1)), best), scores], axis=1)
     return ops.softmax(_standardised(logits, model.sharpness) if model.sharpness else logits, axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from detector.networks.layers import (
     MaxPool,
     Members,
 )
-from detector.weights import Weights
+from detector.weights import BOXES, Weights
 
 Norm = Literal["none", "batch"]
 EPSILON = 1e-3  # of batch norm, as TF-Slim's and torchvision's Inception networks
@@ -115,3 +116,29 @@ def copy_into(part: ConvReLU, weights: Weights) -> None:
         raise ValueError(f"{part.source}: weights with batch norm folded in need a network with norm 'none'")
     part.conv.weight.copy_(torch.from_numpy(weights.kernel(part.source)))
     part.conv.bias.copy_(torch.from_numpy(weights.bias(part.source)))
+
+
+def with_targets(network: nn.Module, weights: Weights) -> None:
+    """Let the classifier of `network` give the targets of the box regression too: its outputs [1 + C + 4 C].
+
+    Both are linear in the same features, so that one convolution makes them.
+    """
+    last = [part for part in network.modules() if isinstance(part, ConvReLU)][-1]
+    kernel, bias = weights.kernel(BOXES)[:, :, None, None], weights.bias(BOXES)
+    assert last.conv.bias is not None  # a classifier has one
+    old, old_bias = last.conv.weight.detach(), last.conv.bias.detach()
+    wider = nn.Conv2d(old.shape[1], len(old) + len(kernel), 1)
+    assert wider.bias is not None
+    with torch.no_grad():
+        wider.weight.copy_(torch.cat([old, torch.from_numpy(np.ascontiguousarray(kernel)).to(old)]))
+        wider.bias.copy_(torch.cat([old_bias, torch.from_numpy(bias).to(old)]))
+    last.conv = wider.to(old.device)
+
+
+def margin_scores(margins: Tensor) -> Tensor:
+    """Return the scores [N, 1 + C] of SVMs: the sigmoid of each margin, and as background's 1 less the largest.
+
+    margins: [N, 1 + C], column 0 being of no account.
+    """
+    scores = margins[:, 1:].sigmoid()
+    return torch.cat([1 - scores.amax(dim=1, keepdim=True), scores], dim=1)

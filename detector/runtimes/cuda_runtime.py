@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.runtimes.classifier import DET, Crops, Scores, WriteCrops
+from detector.runtimes.classifier import DET, Scores, Targets, WriteCrops
 from detector.runtimes.cuda_crops import upload, warp_on_device
 from detector.runtimes.cuda_network import FixedBatch, compile_copy, fastest, fuse_relu, halve_weights, in_steps
 from detector.runtimes.cuda_nms import suppress
@@ -43,14 +43,16 @@ class CudaClassifier(TorchClassifier):
         network: nn.Module | None = None,
         fused: bool = True,
         compiled: bool = False,
+        targets: bool = False,
     ) -> None:
         """Load the model; the kernels are chosen and recorded at the first batch of each of the two sizes.
 
         batch_size: at most so many crops at a time, 0 for what suits the device; network: in place of the one that
         `model` names; fused: ReLU inside the convolutions (bf16 only); compiled: through torch.compile, which takes
-        minutes. Raises: ValueError without CUDA, for a precision that there is not, or damaged weights.
+        minutes; targets: make those of the box regression too.
+        Raises: ValueError without CUDA, for a precision that there is not, or damaged weights.
         """
-        super().__init__(model, device, precision, batch_size or BATCH, classes, network)
+        super().__init__(model, device, precision, batch_size or BATCH, classes, network, targets)
         cuda = self.device.type == "cuda"
         if cuda and not batch_size and torch.cuda.get_device_properties(self.device).total_memory < SMALL_DEVICE:
             self.batch_size = SMALL_DEVICE_BATCH
@@ -79,13 +81,9 @@ class CudaClassifier(TorchClassifier):
             with self._autocast():
                 self._network, self._forms = fastest(self._network, example, forms)
 
-    def __call__(self, crops: Crops) -> Scores:
-        """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]; [N, 1000] with classes imagenet."""
-        return self.score(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop]))
-
     @torch.inference_mode()
-    def score(self, count: int, write: WriteCrops) -> Scores:
-        """Return the scores of `count` crops that `write` puts into pinned memory, a batch at a time."""
+    def _rows(self, count: int, write: WriteCrops) -> Scores:
+        """Return scores, and targets behind them, of `count` crops that `write` puts into pinned memory."""
         scores = self.no_scores(count)
         step = self.batch_size
         for start in range(0, count, step):
@@ -101,7 +99,11 @@ class CudaClassifier(TorchClassifier):
 
         image: uint8 RGB [H, W, 3]; boxes: half-open pixels of it, cropped as `detector.crops.warp` does.
         """
-        return score_regions([self], image, boxes)[0]
+        return score_regions([self], image, boxes)[0][:, : self._scores_end]
+
+    def score_regions_and_targets(self, image: Image, boxes: Boxes) -> tuple[Scores, Targets]:
+        """Return what `score_regions` does, and the targets [N, classes, 4]; for a model loaded with targets."""
+        return self._split(score_regions([self], image, boxes)[0])
 
     def suppress(
         self,
@@ -115,7 +117,7 @@ class CudaClassifier(TorchClassifier):
         return suppress(boxes, scores, threshold, min_score, max_per_class, str(self.device))
 
     def no_scores(self, count: int) -> Tensor:
-        """Return an array on the device for the scores of `count` crops."""
+        """Return an array on the device for the scores of `count` crops, and for their targets behind them."""
         return torch.empty((count, self._outputs), dtype=torch.float32, device=self.device)
 
     @torch.inference_mode()
@@ -159,7 +161,8 @@ class CudaClassifier(TorchClassifier):
 def score_regions(members: Sequence[CudaClassifier], image: Image, boxes: Boxes) -> list[Scores]:
     """Return of each network of one device the scores [N, 1 + classes] of the regions `boxes` [N, 4] of `image`.
 
-    The picture goes up once, and networks of the same crop size and fill share their crops.
+    Behind the scores stand the targets of a network that was loaded with them. The picture goes up once, and networks
+    of the same crop size and fill share their crops.
     """
     device = members[0].device
     picture = upload(image, device)

@@ -11,7 +11,7 @@ import openvino as ov
 from detector.networks.layers import has_lrn
 from detector.networks.openvino_graph import scores_model
 from detector.runtimes import model_cache
-from detector.runtimes.classifier import DET, Crops, Scores, WriteCrops, summed_leaves
+from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
 from detector.runtimes.openvino_requests import Requests
 from detector.weights import Model, file_digest, load_weights
 
@@ -25,11 +25,18 @@ class OpenVinoClassifier:
     """
 
     def __init__(
-        self, model: Model, precision: str = "auto", batch_size: int = 8, classes: str = DET, streams: int = 0
+        self,
+        model: Model,
+        precision: str = "auto",
+        batch_size: int = 8,
+        classes: str = DET,
+        streams: int = 0,
+        targets: bool = False,
     ) -> None:
         """Compile the model, or fetch it compiled from the cache.
 
-        streams: batches that are worked on at the same time, which share the cores; 0 for as many as suit the machine.
+        streams: batches that are worked on at the same time, which share the cores; 0 for as many as suit the machine;
+        targets: make those of the box regression too.
         precision `auto`: int8 where the weights were trained for it, else bf16 where the CPU has it, else f32.
         Raises: OSError when the weights cannot be read, ValueError when they are damaged or lack what int8 needs.
         """
@@ -39,7 +46,7 @@ class OpenVinoClassifier:
         self.precision = precision
         self.batch_size = batch_size
         leaves = summed_leaves(classes, model)
-        self._compiled = _compile(core, model, precision, batch_size, leaves, streams)
+        self._compiled = _compile(core, model, precision, batch_size, leaves, streams, targets)
         self._requests = Requests(self._compiled)
 
     def __call__(self, crops: Crops) -> Scores:
@@ -51,6 +58,12 @@ class OpenVinoClassifier:
         scores = np.empty((count, *self._requests.shapes[0]), np.float32)
         self._requests.run(count, write, [scores])
         return scores
+
+    def score_and_targets(self, count: int, write: WriteCrops) -> tuple[Scores, Targets]:
+        """Return what `score` does, and the targets [N, classes, 4]; for a model loaded with targets."""
+        rows = [np.empty((count, *shape), np.float32) for shape in self._requests.shapes]
+        self._requests.run(count, write, rows)
+        return rows[0], rows[1].reshape(count, self.model.classes - 1, 4)
 
     def describe(self) -> str:
         """Return in one line what runs where."""
@@ -85,6 +98,7 @@ def _compile(
     batch_size: int,
     leaves: npt.NDArray[np.float32] | None,
     streams: int = 0,
+    targets: bool = False,
 ) -> ov.CompiledModel:
     """Return the compiled model, from the cache where it is there and whole."""
     options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
@@ -94,12 +108,13 @@ def _compile(
     machine = (ov.__version__, core.get_property("CPU", "FULL_DEVICE_NAME"))
     folder = model_cache.cache_folder()
     digest = file_digest(model)
-    name = model_cache.entry_name(machine, options, layers, model, digest, precision, batch_size, leaves is None)
+    form = leaves is None, targets
+    name = model_cache.entry_name(machine, options, layers, model, digest, precision, batch_size, form)
     kept = model_cache.load(folder, name)
     try:
         if kept is not None:
             return core.import_model(io.BytesIO(kept), "CPU", options)
-        graph = scores_model(model, load_weights(model), leaves, batch_size, precision == "int8")
+        graph = scores_model(model, load_weights(model), leaves, batch_size, precision == "int8", targets)
         compiled = core.compile_model(graph, "CPU", options)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]

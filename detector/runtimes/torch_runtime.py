@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.networks.torch_module import load_into, torch_network
-from detector.runtimes.classifier import DET, Crops, Scores, WriteCrops, summed_leaves
-from detector.weights import Model, load_weights
+from detector.networks.torch_module import load_into, margin_scores, torch_network, with_targets
+from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
+from detector.weights import SVM, Model, load_weights
 
 # torchvision's GoogLeNet takes ImageNet-normalised input and, with `transform_input`, turns it into (x - 0.5) / 0.5
 # itself; without it, the input (pixel - 127.5) / 127.5 is the same thing (torchvision/models/googlenet.py).
@@ -30,10 +30,12 @@ class TorchClassifier:
         batch_size: int = 8,
         classes: str = DET,
         network: nn.Module | None = None,
+        targets: bool = False,
     ) -> None:
         """Build the module and move it to `device` (cpu or cuda); precision auto: f32 on the CPU, bf16 on CUDA.
 
-        network: a module in place of the one that `model` names, copied; one in training, or of random weights.
+        network: a module in place of the one that `model` names, copied; one in training, or of random weights;
+        targets: make those of the box regression too.
         Raises: ValueError without CUDA, for a precision that there is not, or damaged weights.
         """
         if device == "cuda" and not torch.cuda.is_available():
@@ -47,29 +49,39 @@ class TorchClassifier:
         self.precision = precision
         self.batch_size = batch_size
         network = load_network(model) if network is None else copy.deepcopy(network)
+        if targets:
+            with_targets(network, load_weights(model))
         self._network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         leaves = summed_leaves(classes, model)
         self._leaves = None if leaves is None else torch.from_numpy(leaves).to(self.device)
-        self._outputs = model.classes if leaves is None else leaves.shape[1]
+        self._scores_end = model.classes if leaves is None else leaves.shape[1]  # columns of a row that are scores
+        self._outputs = self._scores_end + (4 * (model.classes - 1) if targets else 0)  # behind them, targets
 
-    @torch.inference_mode()
     def __call__(self, crops: Crops) -> Scores:
         """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]; [N, 1000] with classes imagenet."""
-        if not len(crops):
-            return np.zeros((0, self._outputs), np.float32)
-        pixels = torch.from_numpy(np.ascontiguousarray(crops))
-        starts = range(0, len(crops), self.batch_size)
-        parts = [self._scores(pixels[start : start + self.batch_size]) for start in starts]
-        return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
+        return self.score(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop]))
 
     def score(self, count: int, write: WriteCrops) -> Scores:
         """Return the scores of `count` crops that `write` makes, a batch at a time."""
-        parts = [np.zeros((0, self._outputs), np.float32)]
+        return self._rows(count, write)[:, : self._scores_end]
+
+    def score_and_targets(self, count: int, write: WriteCrops) -> tuple[Scores, Targets]:
+        """Return what `score` does, and the targets [N, classes, 4]; for a model loaded with targets."""
+        return self._split(self._rows(count, write))
+
+    def _split(self, rows: Scores) -> tuple[Scores, Targets]:
+        end = self._scores_end
+        return rows[:, :end], rows[:, end:].reshape(len(rows), self.model.classes - 1, 4)
+
+    @torch.inference_mode()
+    def _rows(self, count: int, write: WriteCrops) -> Scores:
+        """Return scores, and targets behind them, of `count` crops that `write` makes: [N, outputs]."""
+        rows = np.empty((count, self._outputs), np.float32)
         for start in range(0, count, self.batch_size):
             batch = np.empty((min(self.batch_size, count - start), *[self.model.size] * 2, 3), np.uint8)
             write(start, start + len(batch), batch)
-            parts.append(self(batch))
-        return np.concatenate(parts)
+            rows[start : start + len(batch)] = self._scores(torch.from_numpy(batch)).cpu().numpy()
+        return rows
 
     def _input(self, batch: Tensor) -> Tensor:
         """Return what the network takes: uint8 [N, size, size, 3] -> float32 [N, 3, size, size], channels last."""
@@ -83,11 +95,14 @@ class TorchClassifier:
     def _scores(self, batch: Tensor) -> Tensor:
         with self._autocast():
             logits: Tensor = self._network(self._input(batch))
-        logits = logits.flatten(1).float()
+        rows = logits.flatten(1).float()
+        logits, targets = rows[:, : self.model.classes], rows[:, self.model.classes :]
         if self.model.sharpness:
             logits = logits * (self.model.sharpness / logits.std(dim=1, correction=0, keepdim=True))
-        scores = logits.softmax(dim=1)
-        return scores if self._leaves is None else scores @ self._leaves
+        scores = margin_scores(logits) if self.model.head == SVM else logits.softmax(dim=1)
+        if self._leaves is not None:
+            scores = scores @ self._leaves
+        return torch.cat([scores, targets], dim=1) if targets.shape[1] else scores
 
     def describe(self) -> str:
         """Return in one line what runs where."""

@@ -143,7 +143,7 @@ def test_inference_has_neither_dropout_nor_auxiliary_heads():
 
 def _graph(layers):
     class Given:
-        size, mean, scale, sharpness = 96, 0.0, 1.0, 0.0
+        size, mean, scale, sharpness, head = 96, 0.0, 1.0, 0.0, "softmax"
 
         def __init__(self):
             self.layers = layers

@@ -273,6 +273,8 @@ def test_the_metadata_are_plain_text_for_other_readers(tmp_path):
         "classes": "2",
         "width": "0.25",
         "norm": "lrn",
+        "members": "1",
+        "head": "softmax",
     }
 
 
