@@ -20,13 +20,13 @@ class DetectOptions:
     model: str = "ensemble"  # a name of `detector.weights`, or a path; NAME@SIZE for crops of another size
     ensemble: str = ""  # further models with commas between, whose scores are averaged with those of `model`
     cascade: float = 0.55  # background score of `model` from which the others are not asked; 0: they always are
-    proposals: str = "both"  # ss, multibox or both (section 8)
+    proposals: str = "ss"  # ss, multibox or both (section 8)
     multibox: str = ""  # weights of the learned proposals: a file or a run folder; "": those that ship
     multibox_boxes: int = 200  # of them a picture (section 8)
     ss_boxes: int = 0  # Selective Search boxes a picture, best first; 0: all
     backend: str = "own"  # implementation of Selective Search: own or opencv
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
-    threshold: float = 0.35  # detections of a lower score are not shown
+    threshold: float = 0.4  # best F1 of the default model (docs/models.md): detections of a lower score are not shown
     nms: float = 0.3  # R-CNN's IoU threshold, per class
     top: int = 100  # R-CNN: at most 100 boxes an image and class
     bbox: bool = False  # R-CNN's box regression, of `model`; GoogLeNet's entry had none, "due to lack of time"

@@ -30,6 +30,7 @@ from detector.networks.layers import (
 from detector.weights import BOXES, SVM, Model, Weights, load_weights
 
 LEVELS = 256  # of an 8-bit quantization
+GRAPHS = 2  # raised when other graphs are built from the same weights: compiled ones in the cache are then of no use
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ class _Builder:
             case Branches(_, branches):
                 return ops.concat([self.sequence(x, branch) for branch in branches], axis=1)
             case Members(branches):
-                scores = [ops.softmax(self.sequence(x, branch), axis=1) for branch in branches]
-                mean = ops.reduce_mean(
-                    ops.concat([ops.unsqueeze(s, ops.constant(0)) for s in scores], 0), ops.constant(0)
-                )
+                total = ops.softmax(self.sequence(x, branches[0]), axis=1)
+                for branch in branches[1:]:
+                    total = ops.add(total, ops.softmax(self.sequence(x, branch), axis=1))
+                mean = ops.multiply(total, ops.constant(np.float32(1 / len(branches))))
                 return ops.log(ops.maximum(mean, ops.constant(np.float32(SMALLEST_SCORE))))
             case Auxiliary():
                 return x

@@ -144,7 +144,7 @@ def test_config_file(capsys: pytest.CaptureFixture[str], album: Path) -> None:
         config.write_text(text, encoding="latin-1")
         assert complaint in usage_error(capsys, "--config", "my.toml", "no.png")  # before any picture is looked for
     config.write_text("threshold = 0.9\ntop = 1")
-    assert main(["a.png", "--config", "my.toml", "--threshold", "0.05", "--format", "json", "-q"]) == 0
+    assert main(["a.png", "--config", "my.toml", "--threshold", "0.001", "--format", "json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)["detections"]
     assert len({d["label"] for d in found}) == len(found) > 0  # top = 1 a class is the file's
     assert min(d["score"] for d in found) < 0.9  # the command line goes over the file
@@ -161,17 +161,17 @@ def test_multibox_without_weights_is_wrong_usage(
 
 
 def test_results_are_those_of_the_detector(capsys: pytest.CaptureFixture[str], album: Path) -> None:
-    options = DetectOptions(threshold=0.02, top=5)
+    options = DetectOptions(threshold=0.001, top=5)
     expected = Detector(options)(read_image("a.png"))
     assert len(expected) > 1
-    assert main(["a.png", "--threshold", "0.02", "--top", "5", "--format", "json"]) == 0
+    assert main(["a.png", "--threshold", "0.001", "--top", "5", "--format", "json"]) == 0
     out, err = capsys.readouterr()
     assert out == formats.render(expected, "json", "a.png", 1) and err == ""
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_streams_and_fills_files(capsys: pytest.CaptureFixture[str], album: Path, format: str) -> None:
-    status = main(["a.png", "no.png", "sub/a.png", "--threshold", "0.02", "--format", format, "--out", "out"])
+    status = main(["a.png", "no.png", "sub/a.png", "--threshold", "0.001", "--format", format, "--out", "out"])
     out, err = capsys.readouterr()
     assert status == 1
     assert err == "detect: no.png: no such file\n"
@@ -211,7 +211,7 @@ def test_every_format_streams_and_fills_files(capsys: pytest.CaptureFixture[str]
 def test_a_bad_picture_keeps_its_number_and_name(capsys: pytest.CaptureFixture[str], album: Path) -> None:
     (album / "bad").mkdir()
     (album / "bad" / "a.png").write_bytes((album / "a.png").read_bytes()[:100])
-    status = main(["bad/a.png", "a.png", "--threshold", "0.02", "--format", "coco", "--out", "out"])
+    status = main(["bad/a.png", "a.png", "--threshold", "0.001", "--format", "coco", "--out", "out"])
     out, err = capsys.readouterr()
     assert status == 1
     assert {entry["image_id"] for entry in json.loads(out)} == {2}
@@ -300,7 +300,7 @@ def test_standard_input_odd_names_and_options_between(album: Path) -> None:
     assert len({json.dumps(line["detections"]) for line in lines}) == 1
     assert (album / "out" / "stdin.detected.jpg").exists()
     assert len(list((album / "out").iterdir())) == 8
-    done = detect(*odd[:2], "--format", "csv", "--quiet", "--threshold", "0.02")
+    done = detect(*odd[:2], "--format", "csv", "--quiet", "--threshold", "0.001")
     assert done.returncode == 0
     assert {name.split(",")[0] for name in done.stdout.decode().splitlines()[1:]} >= {"\\xff.png"}
     done = detect(odd[0] + "no", "two\nlines")
@@ -377,7 +377,7 @@ def test_a_default_folder_that_cannot_be_had_costs_only_the_drawings(
     capsys: pytest.CaptureFixture[str], album: Path
 ) -> None:
     (album / "detected").touch()  # stands where the folder would, as a read-only folder around it would
-    assert main(["a.png", "b.png", "--threshold", "0.02"]) == 0
+    assert main(["a.png", "b.png", "--threshold", "0.001"]) == 0
     out, err = capsys.readouterr()
     assert {line.split("\t")[0] for line in out.splitlines()[1:]} == {"a.png", "b.png"}
     reason = "cannot save in this folder: File exists"
@@ -447,7 +447,7 @@ def test_closed_streams(album: Path, closed: str, out: bytes) -> None:
 def test_termination_cleans_up(album: Path) -> None:
     for i in range(200):
         shutil.copy("a.png", f"copy{i}.png")
-    options = ["--format", "coco", "--threshold", "0.01", "--out", "out"]
+    options = ["--format", "coco", "--threshold", "0.001", "--out", "out"]
     command = [sys.executable, "-m", "detector.cli", ".", *options]
     process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stdout is not None
@@ -481,7 +481,7 @@ def test_unwritable_out_folder(capsys: pytest.CaptureFixture[str], album: Path) 
 def test_interrupt(album: Path) -> None:
     for i in range(200):
         shutil.copy("a.png", f"copy{i}.png")
-    command = [sys.executable, "-m", "detector.cli", ".", "--format", "coco", "--threshold", "0.01"]
+    command = [sys.executable, "-m", "detector.cli", ".", "--format", "coco", "--threshold", "0.001"]
     process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stdout is not None
     first = b""
@@ -541,7 +541,7 @@ def on_terminal(*arguments: str) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_terminal_gets_tables_a_bar_and_a_hint(album: Path) -> None:
-    status, screen = on_terminal("a.png", "b.png", "no.png", "--threshold", "0.02")
+    status, screen = on_terminal("a.png", "b.png", "no.png", "--threshold", "0.001")
     assert status == 1
     assert "a.png" in screen and "160 x 10" in screen and "score" in screen and "selective search" in screen
     assert "\x1b[1m" in screen  # colours and bold

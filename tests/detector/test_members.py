@@ -16,7 +16,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from detector import exported
+from detector.crops import warp
 from detector.export import export_checked
+from detector.images import read_image
 from detector.join import eight_bits
 from detector.networks.costs import Cost, cost
 from detector.networks.googlenet import googlenet
@@ -33,10 +35,13 @@ from detector.networks.layers import (
     layer_name,
 )
 from detector.networks.torch_module import AveragedMembers, ConvReLU, torch_network
+from detector.runtimes.classifier import load_classifier
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.runtimes.torch_runtime import TorchClassifier
+from detector.samples import sample_path
 from detector.weights import Model, Weights, check_arrays, find_model, load_weights
 from detector.weights_writer import save_weights
+from proposals.selective_search import selective_search
 
 SIZE = 96
 NAMES = ("cat", "dog", "owl")
@@ -339,3 +344,16 @@ def test_the_torch_module_has_a_part_for_each_member():
     assert isinstance(module[1], AveragedMembers) and len(module[1].members) == 3
     sources = [part.source for part in module.modules() if isinstance(part, ConvReLU)]
     assert sources == ["a", "0/c", "1/c", "2/c"]
+
+
+def test_shipped_ensemble_in_8_bits_is_the_mean_of_its_members():
+    """On crops of a picture with little in it, where a member that was compiled wrongly shows."""
+    image = read_image(sample_path("rocket.jpg"))
+    ensemble = find_model("ensemble")
+    crops = warp(image, selective_search(image, superpixel_scale=2, seed=0).boxes[::40], ensemble.size, ensemble.fill)
+    members = [
+        load_classifier(replace(ensemble, member=member), "openvino", "cpu", "int8", 8)(crops) for member in range(6)
+    ]
+    found = load_classifier(ensemble, "openvino", "cpu", "int8", 8)(crops)
+    np.testing.assert_allclose(found, np.mean(members, axis=0), atol=5e-3)
+    assert np.abs(members[0] - members[1]).max() > 0.02

@@ -56,9 +56,9 @@ def truth(name: str) -> dict[str, np.ndarray]:
     return {label: from_xywh(rows) for label, rows in boxes.items()}
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("dog", "dog"), ("dog", "bicycle"), ("chelsea", "domestic cat")])
+@pytest.mark.parametrize(("name", "wanted"), [("dog", "dog"), ("dog", "bicycle"), ("horses", "horse")])
 def test_objects_of_the_samples_are_found(trace, name, wanted):
-    """Each is named at the default threshold, its best box centred on it. Horses are not: see the model card."""
+    """Each is named at the default threshold, a box centred on it. The cat is not: see the model card."""
     found = trace(name).detections.of_class(wanted)
     assert len(found), f"no {wanted} in {name}.jpg"
     centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
@@ -67,11 +67,10 @@ def test_objects_of_the_samples_are_found(trace, name, wanted):
     assert inside.all(axis=2).any(), f"{wanted}: none of {len(found)} boxes is centred on one"
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("dog", "dog"), ("dog", "car"), ("chelsea", "domestic cat")])
-def test_objects_of_the_samples_are_localised(detector, trace, name, wanted):
-    """At threshold 0.2 a box covers the object at IoU 0.5: untrained for detection, the network prefers parts."""
-    made = trace(name)
-    found = with_options(detector, threshold=0.2).suppress(picture(name), made.proposals, made.scores).of_class(wanted)
+@pytest.mark.parametrize(("name", "wanted"), [("dog", "car"), ("horses", "horse"), ("eagle", "bird")])
+def test_objects_of_the_samples_are_localised(trace, name, wanted):
+    """At the default threshold a box covers the object at IoU 0.5."""
+    found = trace(name).detections.of_class(wanted)
     overlap = iou(found.boxes, truth(name)[wanted])
     assert len(found) and overlap.max() >= 0.5, f"{wanted}: {len(found)} boxes, best IoU {overlap.max(initial=0):.2f}"
 

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The commands that made the models that ship (docs/models.md), from the reference data in ../shared. The same commands go
+# on where they were stopped. On the machine of docs/models.md they take about two hours.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+data=../shared/data
+
+# a fifth of loc_full is held out of all training
+mkdir -p loc_full
+ln -sfn "$PWD/$data/ilsvrc/loc_full/images" loc_full/images
+python scripts/split_coco.py $data/ilsvrc/loc_full/annotations.json \
+    --train loc_full/train.json --held-out loc_full/held_out.json
+
+python -m proposals.extract $data/voc2012/images $data/coco2017/images loc_full/images --out proposals.parquet
+
+# six members: the first one, and five that share its layers up to Mixed_7b
+python -m detector.train finetune --config configs/shipped_member.toml --out runs/0 cache=runs/features
+for seed in 1 2 3 4 5; do
+    python -m detector.train finetune --config configs/shipped_member.toml --out "runs/$seed" cache=runs/features \
+        kept=Mixed_7b kept_from=runs/0 seed=$seed steps=400 validate_steps=400 \
+        unlabelled="$([ $((seed % 2)) = 1 ] && echo 0.3 || echo 0.0)"
+done
+python -m detector.join runs/0 runs/1 runs/2 runs/3 runs/4 runs/5 --out detector/models/ensemble.safetensors \
+    --pictures $data/coco2017/images
+
+python -m detector.train multibox --config configs/shipped_multibox.toml --out runs/multibox
+cp runs/multibox/multibox.safetensors detector/models/
