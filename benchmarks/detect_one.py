@@ -37,11 +37,11 @@ MEMBERS = 6
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def command_seconds(picture: Path, cache: Path) -> float:
+def command_seconds(picture: Path, cache: Path, model: str) -> float:
     """Return the wall seconds of a whole `detect` process on `picture`, its model cache at `cache`."""
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "detector.cli", str(picture), "--format", "json", "--quiet"],
+        [sys.executable, "-m", "detector.cli", str(picture), "--format", "json", "--quiet", "--model", model],
         check=True,
         stdout=subprocess.DEVNULL,
         env=os.environ | {"XDG_CACHE_HOME": str(cache)},
@@ -49,10 +49,10 @@ def command_seconds(picture: Path, cache: Path) -> float:
     return time.perf_counter() - start
 
 
-def ours(image: Image, runs: int) -> dict[str, float]:
+def ours(image: Image, runs: int, model: str) -> dict[str, float]:
     """Return the median seconds of each stage, and crops and peak memory of this process so far."""
     start = time.perf_counter()
-    detector = Detector(DetectOptions())
+    detector = Detector(DetectOptions(model=model))
     loading = time.perf_counter() - start
     traces = [detector.trace(image) for _ in range(runs + 1)][1:]
     stages = {name: statistics.median(t.seconds[name] for t in traces) for name in traces[0].seconds}
@@ -122,6 +122,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--model", default=DetectOptions().model)
     parser.add_argument("--spared", type=float, default=0.1, help="share of the regions that a cascade spares")
     args = parser.parse_args()
     print(machine())
@@ -129,9 +130,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_picture(folder / "dog.png", image)
-        cold = command_seconds(folder / "dog.png", folder / "cache")
-        warm = statistics.median(command_seconds(folder / "dog.png", folder / "cache") for _ in range(args.runs))
-    mine = ours(image, args.runs)
+        command = folder / "dog.png", folder / "cache", args.model
+        cold = command_seconds(*command)
+        warm = statistics.median(
+            command_seconds(*command) for _ in range(args.runs)
+        )
+    mine = ours(image, args.runs, args.model)
     print(
         f"detect, whole process, one 500x375 picture: {cold:.2f} s with an empty model cache, "
         f"{warm:.2f} s with a warm one"
