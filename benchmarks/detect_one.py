@@ -132,9 +132,7 @@ def main() -> None:
         save_picture(folder / "dog.png", image)
         command = folder / "dog.png", folder / "cache", args.model
         cold = command_seconds(*command)
-        warm = statistics.median(
-            command_seconds(*command) for _ in range(args.runs)
-        )
+        warm = statistics.median(command_seconds(*command) for _ in range(args.runs))
     mine = ours(image, args.runs, args.model)
     print(
         f"detect, whole process, one 500x375 picture: {cold:.2f} s with an empty model cache, "
