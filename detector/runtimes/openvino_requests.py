@@ -27,6 +27,7 @@ class Requests:
         self.streams = int(compiled.get_property("NUM_STREAMS"))
         # one request more than streams, so that none of them waits while crops are made and rows are copied
         self._requests = [_Request(compiled) for _ in range(self.streams + 1)]
+        self._compiled = compiled  # must outlive its requests
         self._turn = threading.Lock()
 
     def run(self, count: int, write: WriteCrops, rows: Sequence[Rows]) -> None:
