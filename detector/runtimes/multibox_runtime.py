@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Mapping
 
@@ -12,7 +11,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from detector.networks.openvino_graph import features_model
-from detector.runtimes.openvino_runtime import checked_precision, exported_network
+from detector.runtimes.openvino_runtime import checked_precision
 from detector.weights import Model, Weights
 from proposals.multibox.openvino_heads import heads_nodes
 
@@ -34,7 +33,7 @@ class MultiBoxNetwork:
         # one picture at a time: all cores work on it together
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
         core, whole = ov.Core(), ov.Model(outputs, graph.get_parameters(), "multibox")
-        compiled = core.import_model(io.BytesIO(exported_network(core, whole, options)), "CPU", options)
+        compiled = core.compile_model(whole, "CPU", options)
         self._request = compiled.create_infer_request()
         self._turn = threading.Lock()
 

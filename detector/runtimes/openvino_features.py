@@ -9,7 +9,7 @@ import openvino as ov
 from detector.networks.openvino_graph import features_model
 from detector.runtimes.classifier import CPU_BATCH, WriteCrops
 from detector.runtimes.openvino_requests import Requests, Rows
-from detector.runtimes.openvino_runtime import checked_precision, exported_network, import_checked
+from detector.runtimes.openvino_runtime import checked_precision
 from detector.weights import Model, load_weights
 
 
@@ -26,8 +26,7 @@ class OpenVinoFeatures:
         graph = features_model(model, load_weights(model), cut, CPU_BATCH, precision == "int8", scores)
         hint = "bf16" if precision == "bf16" else "f32"
         options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": hint}
-        core = ov.Core()
-        self._requests = Requests(import_checked(core, exported_network(core, graph, options), options))
+        self._requests = Requests(ov.Core().compile_model(graph, "CPU", options))
         self.shape = self._requests.shapes[0]
 
     def run(self, count: int, write: WriteCrops, features: Rows, scores: npt.NDArray[np.float32] | None = None) -> None:

@@ -16,8 +16,6 @@ from detector.runtimes.openvino_requests import Requests
 from detector.weights import Model, file_digest, load_weights
 
 PRECISIONS = ("f32", "bf16", "int8")
-TRIES = 8  # to get all streams of a network right
-PROBE_TOLERANCE = 1e-3  # of scores, or relative to the largest feature
 
 
 class OpenVinoClassifier:
@@ -104,6 +102,10 @@ def _compile(
 ) -> ov.CompiledModel:
     """Return the compiled model, from the cache where it is there and whole."""
     options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
+    if not streams and precision == "int8" and model.members > 1 and model.member < 0:
+        # built for two streams at a time, an ensemble in 8 bits has the weights of one member in another's place in one
+        # of ten loads or so (OpenVINO 2026.4: 15 of 180; with one stream none of 180)
+        streams = 1
     if streams:
         options["NUM_STREAMS"] = str(streams)
     layers = model.layers  # raises for a network that only torch has
@@ -115,60 +117,11 @@ def _compile(
     kept = model_cache.load(folder, name)
     try:
         if kept is not None:
-            return _imported(core, kept, options, precision)
+            return core.import_model(io.BytesIO(kept), "CPU", options)
         graph = scores_model(model, load_weights(model), leaves, batch_size, precision == "int8", targets)
-        exported = exported_network(core, graph, options)
-        compiled = _imported(core, exported, options, precision)
+        compiled = core.compile_model(graph, "CPU", options)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"OpenVINO cannot run {model.name} at {model.size} px: {reason}") from None
-    model_cache.store(folder, name, exported)
+    model_cache.store(folder, name, compiled.export_model().getvalue())
     return compiled
-
-
-def _imported(core: ov.Core, exported: bytes, options: dict[str, str], precision: str) -> ov.CompiledModel:
-    if precision == "int8":
-        return import_checked(core, exported, options)
-    return core.import_model(io.BytesIO(exported), "CPU", options)
-
-
-def exported_network(core: ov.Core, graph: ov.Model, options: dict[str, str]) -> bytes:
-    """Return a graph compiled for the CPU, for `import_checked`."""
-    return bytes(core.compile_model(graph, "CPU", options).export_model().getvalue())
-
-
-def import_checked(core: ov.Core, exported: bytes, options: dict[str, str]) -> ov.CompiledModel:
-    """Return the network that `exported` holds, right in every stream.
-
-    Where OpenVINO builds several streams of a network in 8 bits at a time, one in ten to twenty gets the weights of
-    another layer of the same shape (seen in 2026.4 on ensembles, 15 of 180 loads; none of 180 with one stream). So all
-    streams run a probe beside a network of one stream, and are built again where they differ.
-    """
-    found = core.import_model(io.BytesIO(exported), "CPU", options)
-    if int(found.get_property("NUM_STREAMS")) == 1:
-        return found
-    single = core.import_model(io.BytesIO(exported), "CPU", options | {"NUM_STREAMS": "1"})
-    wanted = _probed(single)[: len(_probe(single))]
-    for _ in range(TRIES):
-        rows = _probed(found)
-        if np.abs(rows - np.resize(wanted, rows.shape)).max() <= PROBE_TOLERANCE * max(1.0, np.abs(wanted).max()):
-            return found
-        found = core.import_model(io.BytesIO(exported), "CPU", options)
-    return single
-
-
-def _probe(compiled: ov.CompiledModel) -> Crops:
-    """Return a batch of crops to try a network on: coarse noise, each crop coarser than the one before."""
-    batch, size, *_ = tuple(compiled.input(0).shape)
-    rng = np.random.default_rng(0)
-    cells = [rng.integers(0, 256, (size // (4 * i + 4) + 1,) * 2 + (3,), np.uint8) for i in range(batch)]
-    return np.stack([np.kron(c, np.ones((4 * i + 4,) * 2 + (1,), np.uint8))[:size, :size] for i, c in enumerate(cells)])
-
-
-def _probed(compiled: ov.CompiledModel) -> npt.NDArray[np.float32]:
-    """Return the first output for the probe, several times over, so that every stream has worked on it."""
-    crops, requests = _probe(compiled), Requests(compiled)
-    count = 4 * requests.streams * len(crops)
-    rows = np.empty((count, *requests.shapes[0]), np.float32)
-    requests.run(count, lambda start, stop, out: np.copyto(out, crops[: stop - start]), [rows])
-    return rows

@@ -247,9 +247,9 @@ def test_a_video_that_is_not_whole_is_not_passed_off_as_one(tmp_path: Path) -> N
 
 
 def test_results_are_those_of_the_detector_on_each_frame(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["a.png", "clip.mp4", "--every", "2", "--threshold", "0.02", "--format", "json", "--out", "out"]) == 0
+    assert main(["a.png", "clip.mp4", "--every", "2", "--threshold", "0.001", "--format", "json", "--out", "out"]) == 0
     out, err = capsys.readouterr()
-    detector = Detector(DetectOptions(threshold=0.02))
+    detector = Detector(DetectOptions(threshold=0.001))
     frames = list(read_frames(Video("clip.mp4", Path("clip.mp4")), 2, 0, PIXELS))
     expected = [formats.render(detector(frame.image), "json", frame.name, 1) for frame in frames]
     picture, *lines = out.splitlines(keepends=True)
@@ -263,7 +263,7 @@ def test_results_are_those_of_the_detector_on_each_frame(clips: Path, capsys: py
 
 @pytest.mark.parametrize("format", ["table", "csv", "coco", "voc"])
 def test_every_kind_of_document(clips: Path, capsys: pytest.CaptureFixture[str], format: str) -> None:
-    arguments = ["no.mp4", "clip.mp4", "a.png", "--frames", "2", "--threshold", "0.02", "--out", "."]
+    arguments = ["no.mp4", "clip.mp4", "a.png", "--frames", "2", "--threshold", "0.001", "--out", "."]
     assert main([*arguments, "--format", format]) == 1
     out, err = capsys.readouterr()
     assert err == "detect: no.mp4: no such file\n"
