@@ -84,7 +84,8 @@ def load_multibox(path: str | Path) -> MultiBoxWeights:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
-            arrays = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            arrays = {name: file.get_tensor(name).astype(np.float32) for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
     missing = [key for key in KEYS if key not in metadata] + [name for name in ARRAYS if name not in arrays]
