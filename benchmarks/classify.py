@@ -27,6 +27,7 @@ from openvino import opset13 as ops
 from random_googlenet import SIZE, crops_of, dog, random_googlenet
 
 from detector.networks.costs import cost
+from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.runtimes.torch_runtime import TorchClassifier
 from detector.weights import Model, find_model
@@ -69,7 +70,7 @@ def convolution_peak(precision: str) -> float:
         x = ops.relu(ops.convolution(x, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
     hint = "bf16" if precision == "bf16" else "f32"
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-    request = ov.Core().compile_model(ov.Model([ops.result(x)], [data]), "CPU", options).create_infer_request()
+    request = core().compile_model(ov.Model([ops.result(x)], [data]), "CPU", options).create_infer_request()
     pixels = random.random((8, CHANNELS, GRID, GRID), np.float32)
     operations = 2 * 8 * GRID * GRID * 9 * CHANNELS * CHANNELS * DEPTH
     return operations / _median(lambda: request.infer({0: pixels}))

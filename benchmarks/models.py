@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 from machine import machine
 
 from detector.classes import det_names
@@ -33,6 +32,7 @@ from detector.learned_proposals import MultiBox, load_multibox
 from detector.networks.layers import cut_after
 from detector.networks.openvino_graph import ends_model
 from detector.runtimes.classifier import DET, Scores, summed_leaves
+from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_requests import Requests
 from detector.weights import find_model
 from eval.bootstrap import bootstrap
@@ -123,8 +123,7 @@ def main() -> None:
     )
     precision = "f32" if all(end.quantized for end in ends) else "bf16"
     hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
-    core = ov.Core()
-    network = Requests(core.compile_model(graph, "CPU", hints | {"NUM_STREAMS": "1"}))  # as the ensemble runs
+    network = Requests(core().compile_model(graph, "CPU", hints | {"NUM_STREAMS": "1"}))  # as the ensemble runs
     multibox = MultiBox(load_multibox(args.multibox)) if args.multibox else None
     methods = METHODS if multibox else {"ss": METHODS["ss"]}
     names: list[str] = []

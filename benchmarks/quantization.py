@@ -29,6 +29,7 @@ from detector.networks.openvino_graph import scores_model
 from detector.proposal_crops import picture_paths, proposal_crops
 from detector.quantize import CROPS, quantized_file
 from detector.runtimes.classifier import DET, Crops, Scores, summed_leaves
+from detector.runtimes.openvino_core import core
 from detector.weights import Model, find_model, load_weights
 from eval.detector_run import MIN_SCORE
 from eval.predictions import Predictions
@@ -45,7 +46,7 @@ class Runner:
 
     def __init__(self, graph: ov.Model, precision: str = "f32") -> None:
         options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
-        compiled = ov.Core().compile_model(graph, "CPU", options)
+        compiled = core().compile_model(graph, "CPU", options)
         self.queue = ov.AsyncInferQueue(compiled, int(compiled.get_property("NUM_STREAMS")) + 1)
         self.columns = compiled.output(0).get_shape()[1]
         self.seconds, self.crops = 0.0, 0

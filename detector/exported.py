@@ -109,10 +109,10 @@ def _onnx_session(file: Path, precision: str) -> Infer:
 
 
 def _ir_request(file: Path, precision: str) -> Infer:
-    import openvino as ov
+    from detector.runtimes.openvino_core import core
 
     hint = "bf16" if precision == "bf16" else "f32"
-    compiled = ov.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    compiled = core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     shape = compiled.input(0).get_partial_shape()
     sides = tuple(0 if side.is_dynamic else side.get_length() for side in shape)
     return sides, lambda batch: np.asarray(compiled(batch)[0], np.float32)

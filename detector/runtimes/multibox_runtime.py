@@ -11,6 +11,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from detector.networks.openvino_graph import features_model
+from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_runtime import checked_precision
 from detector.weights import Model, Weights
 from proposals.multibox.openvino_heads import heads_nodes
@@ -32,8 +33,8 @@ class MultiBoxNetwork:
         hint = "bf16" if self.precision == "bf16" else "f32"
         # one picture at a time: all cores work on it together
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-        core, whole = ov.Core(), ov.Model(outputs, graph.get_parameters(), "multibox")
-        compiled = core.compile_model(whole, "CPU", options)
+        whole = ov.Model(outputs, graph.get_parameters(), "multibox")
+        compiled = core().compile_model(whole, "CPU", options)
         self._request = compiled.create_infer_request()
         self._turn = threading.Lock()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
 from detector.networks.openvino_graph import features_model
 from detector.runtimes.classifier import CPU_BATCH, WriteCrops
+from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_requests import Requests, Rows
 from detector.runtimes.openvino_runtime import checked_precision
 from detector.weights import Model, load_weights
@@ -26,7 +26,7 @@ class OpenVinoFeatures:
         graph = features_model(model, load_weights(model), cut, CPU_BATCH, precision == "int8", scores)
         hint = "bf16" if precision == "bf16" else "f32"
         options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": hint}
-        self._requests = Requests(ov.Core().compile_model(graph, "CPU", options))
+        self._requests = Requests(core().compile_model(graph, "CPU", options))
         self.shape = self._requests.shapes[0]
 
     def run(self, count: int, write: WriteCrops, features: Rows, scores: npt.NDArray[np.float32] | None = None) -> None:

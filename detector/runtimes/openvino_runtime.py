@@ -12,6 +12,7 @@ from detector.networks.layers import has_lrn
 from detector.networks.openvino_graph import GRAPHS, scores_model
 from detector.runtimes import model_cache
 from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
+from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_requests import Requests
 from detector.weights import Model, file_digest, load_weights
 
@@ -41,12 +42,11 @@ class OpenVinoClassifier:
         Raises: OSError when the weights cannot be read, ValueError when they are damaged or lack what int8 needs.
         """
         precision = checked_precision(model, precision)
-        core = ov.Core()
         self.model = model
         self.precision = precision
         self.batch_size = batch_size
         leaves = summed_leaves(classes, model)
-        self._compiled = _compile(core, model, precision, batch_size, leaves, streams, targets)
+        self._compiled = _compile(model, precision, batch_size, leaves, streams, targets)
         self._requests = Requests(self._compiled)
 
     def __call__(self, crops: Crops) -> Scores:
@@ -80,7 +80,7 @@ def checked_precision(model: Model, precision: str) -> str:
     """
     eight_bits = model.quantized and not has_lrn(model.layers)
     if precision == "auto":
-        native = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        native = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         precision = "int8" if eight_bits else "bf16" if "BF16" in native else "f32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of auto, {', '.join(PRECISIONS)}, got '{precision}'")
@@ -92,7 +92,6 @@ def checked_precision(model: Model, precision: str) -> str:
 
 
 def _compile(
-    core: ov.Core,
     model: Model,
     precision: str,
     batch_size: int,
@@ -109,7 +108,7 @@ def _compile(
     if streams:
         options["NUM_STREAMS"] = str(streams)
     layers = model.layers  # raises for a network that only torch has
-    machine = (ov.__version__, GRAPHS, core.get_property("CPU", "FULL_DEVICE_NAME"))
+    machine = (ov.__version__, GRAPHS, core().get_property("CPU", "FULL_DEVICE_NAME"))
     folder = model_cache.cache_folder()
     digest = file_digest(model)
     form = leaves is None, targets
@@ -117,9 +116,9 @@ def _compile(
     kept = model_cache.load(folder, name)
     try:
         if kept is not None:
-            return core.import_model(io.BytesIO(kept), "CPU", options)
+            return core().import_model(io.BytesIO(kept), "CPU", options)
         graph = scores_model(model, load_weights(model), leaves, batch_size, precision == "int8", targets)
-        compiled = core.compile_model(graph, "CPU", options)
+        compiled = core().compile_model(graph, "CPU", options)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"OpenVINO cannot run {model.name} at {model.size} px: {reason}") from None

@@ -13,6 +13,7 @@ from detector.export import export_checked, main
 from detector.exported import check, run_file
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
+from detector.runtimes.openvino_core import core
 from detector.weights import find_model
 from detector.weights_writer import save_weights
 
@@ -105,11 +106,9 @@ def test_openvino_ir_takes_any_batch(own, crops, tmp_path, precision):
 
 
 def test_fixed_batch_is_fixed_in_the_file(leaves, crops, tmp_path):
-    import openvino as ov
-
     out = tmp_path / "a.xml"
     assert export_checked(leaves, out, "f32", 4, crops).largest < 1e-5
-    assert list(ov.Core().read_model(out).input(0).get_shape()) == [4, SIZE, SIZE, 3]
+    assert list(core().read_model(out).input(0).get_shape()) == [4, SIZE, SIZE, 3]
 
 
 def test_bf16_weights_take_half_the_room(leaves, crops, tmp_path):

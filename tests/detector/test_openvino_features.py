@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from detector.networks.openvino_graph import ends_model, features_model
 from detector.networks.torch_module import load_into, torch_network
 from detector.networks.training_module import fold, training_network
 from detector.runtimes.classifier import CPU_BATCH, IMAGENET, Crops
+from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_features import OpenVinoFeatures
 from detector.runtimes.openvino_requests import Requests
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
@@ -167,7 +167,7 @@ def test_threads_take_turns(model: Model, crops: Crops):
 
 def test_a_graph_of_several_outputs_fills_all(model: Model, crops: Crops):
     graph = features_model(model, load_weights(model), cut_of(model), 2, scores=True)
-    requests = Requests(ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    requests = Requests(core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
     assert requests.shapes == ((CHANNELS, GRID, GRID), (1000,)) and requests.streams >= 1
     rows = [np.empty((5, *shape), np.float32) for shape in requests.shapes]
     requests.run(5, Writer(crops), rows)
@@ -190,7 +190,7 @@ def test_the_ends_of_several_networks(model: Model, crops: Crops, tmp_path: Path
         options = {"size": SIZE, "mean": 128.0, "scale": 64.0, "width": 0.25, "norm": "batch", "classes": classes}
         ends.append(save_weights(own.file, arrays, network="googlenet", **options))  # type: ignore[arg-type]
     graph = ends_model(model, cut_of(model), [(ends[0], None), (ends[1], leaf_matrix())], 4, int8)
-    requests = Requests(ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    requests = Requests(core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
     assert requests.shapes == ((201,), (201,))
     rows = [np.empty((len(crops), 201), np.float32) for _ in ends]
     requests.run(len(crops), Writer(crops), rows)
