@@ -237,6 +237,8 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
         raise UsageError("--no-save and --out exclude each other")
     if options.proposals != "ss":
         _check_multibox(options)
+    elif args.multibox is not None:
+        raise UsageError("--multibox needs --proposals multibox or both")
     _check_model(options.model, "--model " if args.model is not None else f"{args.config or DEFAULTS}: model ")
     if options.bbox:
         _check_boxes(options.model)

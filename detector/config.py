@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar, get_origin, get_type_hints
+from typing import TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ class DetectOptions:
     model: str = "ensemble"  # a name of `detector.weights`, or a path; NAME@SIZE for crops of another size
     ensemble: str = ""  # further models with commas between, whose scores are averaged with those of `model`
     cascade: float = 0.55  # background score of `model` from which the others are not asked; 0: they always are
-    proposals: str = "ss"  # ss, multibox or both (section 8)
+    proposals: str = "both"  # ss, multibox or both (section 8)
     multibox: str = ""  # weights of the learned proposals: a file or a run folder; "": those that ship
     multibox_boxes: int = 200  # of them a picture (section 8)
     ss_boxes: int = 0  # Selective Search boxes a picture, best first; 0: all
@@ -85,10 +85,11 @@ def options_from(cls: type[T], table: Mapping[str, object], source: str) -> T:
         wanted = hints[key]
         if wanted is float and type(value) is int:
             value = float(value)
-        if get_origin(wanted) is tuple:  # a list of texts
-            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-                raise ValueError(f"{source}: '{key}' must be a list of texts, got {value!r}")
-            value = tuple(value)
+        if get_origin(wanted) is tuple:  # a list of texts, or of numbers
+            kinds, name = ((int, float), "numbers") if get_args(wanted)[0] is float else ((str,), "texts")
+            if not isinstance(value, list) or not all(type(item) in kinds for item in value):
+                raise ValueError(f"{source}: '{key}' must be a list of {name}, got {value!r}")
+            value = tuple(map(float, value)) if name == "numbers" else tuple(value)
         elif type(value) is not wanted:
             raise ValueError(f"{source}: '{key}' must be {wanted.__name__}, got {value!r}")
         values[key] = value

@@ -18,34 +18,55 @@ import numpy.typing as npt
 
 from detector.files import write_bytes_atomic
 from detector.networks.layers import cut_after
-from detector.weights import Model, file_digest, find_model, load_weights, model_names
+from detector.weights import Model, file_digest, find_model, model_names
 from detector.weights_writer import sorted_metadata
 from proposals.frame import Image, check_image
 from proposals.multibox.decoding import WHOLE, decode_proposals, from_crop, merge_passes, unmirrored
 from proposals.region_proposals import Proposals
 
 MULTIBOX_FILE = "multibox.safetensors"  # in a run folder, and in the package
+SHIPPED_SHA256 = "530cd08129073c9fc96a11358e4c465f10b1bc111c0391c9beebc5090bd9572a"
 KEYS = ("trunk", "trunk_sha256", "frozen", "size")
 LAYERS = ("reduce", "hidden", "locations", "confidences")
 ARRAYS = ("priors", *(f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")))
+GRID_LAYERS = ("fine_reduce", "fine_mixed", "fine_outputs", "coarse_reduce", "coarse_mixed", "coarse_outputs")
+SHAPES = ("fine_shapes", "coarse_shapes")
+GRID_ARRAYS = (*SHAPES, *(f"{layer}.{kind}" for layer in GRID_LAYERS for kind in ("weight", "bias")))
 
 
 @dataclass(frozen=True, eq=False)
 class MultiBoxWeights:
-    """trunk: the model whose first layers, up to `frozen`, come before the heads; arrays: the heads' and the priors."""
+    """trunk: the model whose first layers, up to `frozen`, come before the heads; arrays: the heads' and the priors.
+
+    fine: the layer whose features the fine one of two grids has; "" for heads over the whole picture.
+    """
 
     file: str
     trunk: Model
     frozen: str
     arrays: Mapping[str, npt.NDArray[np.float32]]
+    fine: str = ""
+
+    @property
+    def cut(self) -> int | tuple[int, int]:
+        """Return how many layers of the trunk come before the heads, or each of two grids. Raises: ValueError."""
+        last = cut_after(self.trunk.layers, self.frozen)
+        if not self.fine:
+            return last
+        first = cut_after(self.trunk.layers, self.fine)
+        if first >= last:
+            raise ValueError(f"{self.file}: layer '{self.fine}' of the fine grid does not come before '{self.frozen}'")
+        return first, last
 
 
-def save_multibox(path: Path, arrays: Mapping[str, npt.NDArray[Any]], trunk: Model, frozen: str) -> None:
-    """Write the heads in float16, the priors in float32, whole or not at all. Raises: OSError."""
+def save_multibox(
+    path: Path, arrays: Mapping[str, npt.NDArray[Any]], trunk: Model, frozen: str, fine: str = ""
+) -> None:
+    """Write the heads in float16, priors and shapes in float32, whole or not at all. Raises: OSError."""
     from safetensors.numpy import save
 
     stored = {
-        name: np.ascontiguousarray(array if name == "priors" else array.astype(np.float16))
+        name: np.ascontiguousarray(array if name in ("priors", *SHAPES) else array.astype(np.float16))
         for name, array in arrays.items()
     }
     shipped = trunk.name in model_names() and find_model(trunk.name).file == trunk.file
@@ -55,6 +76,8 @@ def save_multibox(path: Path, arrays: Mapping[str, npt.NDArray[Any]], trunk: Mod
         "frozen": frozen,
         "size": str(trunk.size),
     }
+    if fine:
+        metadata["fine"] = fine
     write_bytes_atomic(path, sorted_metadata(save(stored, metadata)))
 
 
@@ -86,20 +109,23 @@ def load_multibox(path: str | Path) -> MultiBoxWeights:
             metadata = dict(file.metadata() or {})
             names = list(file.keys())
             arrays = {name: file.get_tensor(name).astype(np.float32) for name in names}
+        if path == shipped_multibox() and multibox_digest(str(path)) != SHIPPED_SHA256:
+            raise ValueError(f"{path}: is not the file that ships (sha256); install the package again")
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
-    missing = [key for key in KEYS if key not in metadata] + [name for name in ARRAYS if name not in arrays]
+    wanted = GRID_ARRAYS if "fine" in metadata else ARRAYS
+    missing = [key for key in KEYS if key not in metadata] + [name for name in wanted if name not in arrays]
     if missing:
         raise ValueError(f"{path}: lacks '{missing[0]}'; not a weights file of MultiBox")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError(f"{path}: has a value that is not a finite number; train it again")
-    _check_shapes(path, arrays)
+    (_check_grid_shapes if "fine" in metadata else _check_shapes)(path, arrays)
     if not metadata["size"].isdecimal():
         raise ValueError(f"{path}: the size of its metadata is no number; train it again")
     trunk = replace(find_model(metadata["trunk"]), size=int(metadata["size"]))
     if file_digest(trunk) != metadata["trunk_sha256"]:
         raise ValueError(f"{path}: was trained on another {metadata['trunk']}; train it again, or take that file")
-    return MultiBoxWeights(str(path), trunk, metadata["frozen"], arrays)
+    return MultiBoxWeights(str(path), trunk, metadata["frozen"], arrays, metadata.get("fine", ""))
 
 
 def _check_shapes(path: Path, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -114,6 +140,29 @@ def _check_shapes(path: Path, arrays: Mapping[str, npt.NDArray[np.float32]]) -> 
         "confidences.weight": (count, hidden),
         "confidences.bias": (count,),
     }
+    _compare_shapes(path, arrays, wanted)
+
+
+def _check_grid_shapes(path: Path, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Raise ValueError where the arrays of a file are not those of one network on two grids."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for grid in ("fine", "coarse"):
+        reduced, mixed = (len(arrays[f"{layer}.bias"]) for layer in ("fine_reduce", f"{grid}_mixed"))
+        count = len(arrays[f"{grid}_shapes"])
+        wanted |= {
+            f"{grid}_shapes": (count, 2),
+            f"{grid}_reduce.weight": (reduced, *arrays[f"{grid}_reduce.weight"].shape[1:2], 1, 1),
+            f"{grid}_reduce.bias": (reduced,),
+            f"{grid}_mixed.weight": (mixed, reduced, 3, 3),
+            f"{grid}_outputs.weight": (5 * count, mixed, 1, 1),
+            f"{grid}_outputs.bias": (5 * count,),
+        }
+    _compare_shapes(path, arrays, wanted)
+
+
+def _compare_shapes(
+    path: Path, arrays: Mapping[str, npt.NDArray[np.float32]], wanted: Mapping[str, tuple[int, ...]]
+) -> None:
     for name, shape in wanted.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{path}: {name} has shape {list(arrays[name].shape)}, not {list(shape)}; train it again")
@@ -131,11 +180,8 @@ class MultiBox:
         """
         from detector.runtimes.multibox_runtime import MultiBoxNetwork
 
-        layers = weights.trunk.layers
         self.weights, self.top, self.mirror = weights, top, mirror
-        self._network = MultiBoxNetwork(
-            weights.trunk, load_weights(weights.trunk), cut_after(layers, weights.frozen), weights.arrays, precision
-        )
+        self._network = MultiBoxNetwork(weights.trunk, weights.cut, weights.arrays, precision)
 
     def __call__(self, image: Image) -> Proposals:
         """Return the best proposals of `image` (uint8 RGB [H, W, 3]), in falling order of confidence."""
@@ -149,11 +195,12 @@ class MultiBox:
         if self.mirror:
             found = self._proposed(np.ascontiguousarray(square[:, ::-1]), width, height)
             passes.append(Proposals(unmirrored(found.boxes, width), found.scores, found.sources))
-        return passes[0] if len(passes) == 1 else merge_passes(passes, self.top)
+        return passes[0] if len(passes) == 1 else merge_passes(passes, self.top, self._network.nms)
 
     def _proposed(self, square: Image, width: int, height: int) -> Proposals:
         locations, logits = self._network(square)
-        return decode_proposals(locations, logits, self.weights.arrays["priors"], width, height, self.top)
+        n = self._network
+        return decode_proposals(locations, logits, n.priors, width, height, self.top, n.nms, n.deviation)
 
     def describe(self) -> str:
         """Return in one line what runs where."""

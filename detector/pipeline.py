@@ -94,7 +94,7 @@ class Detector:
     def propose(self, image: Image) -> Proposals:
         """Return the regions to look at: Selective Search with large superpixels, and 200 learned ones (section 8)."""
         o = self.options
-        if self.multibox is None:
+        if self.multibox is None or o.proposals == "ss":
             found = self._search(image)
             return found.top(o.ss_boxes) if o.ss_boxes else found
         if o.proposals == "multibox":

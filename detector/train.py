@@ -15,9 +15,12 @@ from detector.training.options import ClassifierOptions, DistillOptions, Finetun
 
 if TYPE_CHECKING:
     from detector.images import RgbImage
+    from detector.runtimes.openvino_features import OpenVinoFeatures
     from detector.training.feature_cache import FeatureCache
     from detector.training.region_pool import RegionPool, Source
+    from detector.training.views import Views
     from detector.training.world import World
+    from detector.weights import Model
 
 PROGRAM = "python -m detector.train"
 DESCRIPTION = """\
@@ -111,7 +114,7 @@ def _regions(
 def _finetune(o: FinetuneOptions, out: Path, console: Console) -> None:
     """Pool the regions, keep the frozen layers' outputs, train."""
     from detector.training.feature_cache import fill_cache
-    from detector.training.finetune import FinetuneTask, cache_for
+    from detector.training.finetune import FinetuneTask, cache_for, check_start
     from detector.training.loop import train
     from detector.training.region_pool import read_sources
     from detector.training.run_folder import RunFolder
@@ -119,6 +122,7 @@ def _finetune(o: FinetuneOptions, out: Path, console: Console) -> None:
     from detector.weights import find_model
 
     model = find_model(o.model)
+    check_start(o.model, model)
     sources, names = read_sources(o.data, o.partial, o.classes == "own")
     world = join_world(o.device)
     try:
@@ -204,51 +208,76 @@ def _classifier(o: ClassifierOptions, out: Path, console: Console) -> None:
 
 
 def _multibox(o: MultiBoxOptions, out: Path, console: Console) -> None:
-    """Choose the views, keep the trunk's outputs, train the heads."""
+    """Choose the views and train the heads on the trunk's outputs, which are kept where the views are few."""
     from detector.networks.layers import cut_after
     from detector.runtimes.openvino_features import OpenVinoFeatures
-    from detector.training.feature_cache import keep_features
+    from detector.training.grid_multibox import GridTask
     from detector.training.loop import train
     from detector.training.multibox import MultiBoxTask
     from detector.training.run_folder import RunFolder
-    from detector.training.views import build_views, stretched
+    from detector.training.views import build_views
     from detector.training.world import join_world, leave_world
-    from detector.weights import file_digest, find_model
+    from detector.weights import find_model
 
     model = find_model(o.model)
-    views = build_views(o.data, o.partial, o.views, o.view_area, o.kept_area, o.pool_seed)
+    last = cut_after(model.layers, o.frozen)
+    cuts = (cut_after(model.layers, o.fine), last) if o.fine else last
+    if isinstance(cuts, tuple) and cuts[0] >= cuts[1]:
+        raise ValueError(f"layer '{o.fine}' of the fine grid must come before '{o.frozen}'")
+    views = build_views(o.data, o.partial, 1 if o.fine else o.views, o.view_area, o.kept_area, o.pool_seed)
     world = join_world(o.device)
     try:
         console = console if world.first else Console(PROGRAM, quiet=True)
-        console.note(f"{len(views.paths):,} pictures, {len(views):,} views")
+        console.note(f"{len(views.paths):,} pictures" + ("" if o.fine else f", {len(views):,} views"))
         folder = RunFolder(out, "multibox", o, views.fingerprint()) if world.first else None
         world.wait()
         folder = folder or RunFolder(out, "multibox", o, views.fingerprint())
-        network = OpenVinoFeatures(model, cut_after(model.layers, o.frozen), o.cut_precision, scores=True)
-        key: dict[str, str | int] = {
-            "views": views.fingerprint(),
-            "weights": file_digest(model),
-            "size": model.size,
-            "frozen": o.frozen,
-            "precision": network.precision,
-        }
-
-        def crop(image: RgbImage, row: int, target: RgbImage) -> None:
-            stretched(image, views.windows[row], bool(views.mirrored[row]), target)
-
-        def kept(advance: Callable[[int], None]) -> FeatureCache:
-            where = Path(o.cache) if o.cache else out / "cache"
-            return keep_features(where, key, views.paths, views.pictures, network, crop, console.notice, advance)
-
-        with console.progress("features", len(views.paths)) as advance:
-            cache = kept(advance) if world.first else None
-            world.wait()
-            cache = cache or kept(lambda pictures: None)
-        measures = train(MultiBoxTask(o, model, views, cache), o, folder, world, console)
+        network = OpenVinoFeatures(model, cuts, o.cut_precision, scores=not o.fine)
+        task: GridTask | MultiBoxTask
+        if o.fine:
+            task = GridTask(o, model, views, network, console.notice)
+        else:
+            task = MultiBoxTask(o, model, views, _kept_views(o, out, model, views, network, world, console))
+        measures = train(task, o, folder, world, console)
         if measures:
             console.note(", ".join(f"{name} {value:.4f}" for name, value in measures.items()) + " on held-out pictures")
     finally:
         leave_world(world)
+
+
+def _kept_views(
+    o: MultiBoxOptions,
+    out: Path,
+    model: Model,
+    views: Views,
+    network: OpenVinoFeatures,
+    world: World,
+    console: Console,
+) -> FeatureCache:
+    """Return the trunk's features of all views; the first process computes them."""
+    from detector.training.feature_cache import keep_features
+    from detector.training.views import stretched
+    from detector.weights import file_digest
+
+    key: dict[str, str | int] = {
+        "views": views.fingerprint(),
+        "weights": file_digest(model),
+        "size": model.size,
+        "frozen": o.frozen,
+        "precision": network.precision,
+    }
+
+    def crop(image: RgbImage, row: int, target: RgbImage) -> None:
+        stretched(image, views.windows[row], bool(views.mirrored[row]), target)
+
+    def kept(advance: Callable[[int], None]) -> FeatureCache:
+        where = Path(o.cache) if o.cache else out / "cache"
+        return keep_features(where, key, views.paths, views.pictures, network, crop, console.notice, advance)
+
+    with console.progress("features", len(views.paths)) as advance:
+        cache = kept(advance) if world.first else None
+        world.wait()
+        return cache or kept(lambda pictures: None)
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -17,16 +16,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from proposals.pictures import MAX_PIXELS, PictureError, find_pictures, picture_id, read_list
-from proposals.workers import Search, Stopped, answers
+from proposals.workers import Search, Stopped, usable_cores
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from proposals.parts import Parts
-    from proposals.store import PictureProposals
 
 PROGRAM = "extract"
-PART_PICTURES, PART_SECONDS = 64, 10.0  # a part is written when either is reached: what a kill can cost
 FAILED, WRONG_USAGE = 1, 2
 
 DESCRIPTION = "Find the Selective Search proposals of pictures and write them to one Parquet file, a row a picture."
@@ -119,31 +116,15 @@ def _compute(
 
     Raises: Interrupted, Stopped or OSError, what is finished being kept.
     """
-    from proposals.store import PictureProposals
+    from proposals.filling import fill
 
-    waiting: list[PictureProposals] = []
-    boxes, last = 0, time.monotonic()
-    stream = answers(missing.items(), search, min(workers, len(missing)), lambda: signals.caught is not None)
+    boxes = 0
     with signals.held():
         try:
-            with contextlib.closing(stream):
-                for answer in stream:
-                    if answer is not None:
-                        picture, found = answer
-                        if isinstance(found, PictureProposals):
-                            waiting.append(found)
-                            boxes += len(found.proposals)
-                        else:
-                            report.failure(picture, found)
-                        report.advance()
-                    if len(waiting) >= PART_PICTURES or (waiting and time.monotonic() - last > PART_SECONDS):
-                        parts.add(waiting)
-                        waiting, last = [], time.monotonic()
-                if waiting:
-                    parts.add(waiting)
+            boxes = fill(
+                parts, missing, search, workers, report.failure, report.advance, lambda: signals.caught is not None
+            )
         except Stopped as error:
-            if waiting:
-                parts.add(waiting)
             raise Stopped(f"{error}; {_kept(parts)}") from error
         except OSError as error:
             raise OSError(error.errno, f"{error.strerror}; {_kept(parts)}, with room on the disk") from error
@@ -213,11 +194,11 @@ class _Report:
         self._task = self._progress.add_task(PROGRAM, total=total, rate=0.0)
         self._progress.start()
 
-    def advance(self) -> None:
-        """Move the progress bar by one picture."""
+    def advance(self, pictures: int) -> None:
+        """Move the progress bar by so many pictures."""
         if self._progress is not None and self._task is not None:
             speed = self._progress.tasks[0].speed or 0.0
-            self._progress.update(self._task, advance=1, rate=speed)
+            self._progress.update(self._task, advance=pictures, rate=speed)
 
     def close(self) -> None:
         """Take the progress bar away."""
@@ -314,15 +295,10 @@ def _parser() -> argparse.ArgumentParser:
         "--max-pixels", type=int, default=MAX_PIXELS, metavar="N", help=f"of a picture (default: {MAX_PIXELS:,})"
     )
     parser.add_argument(
-        "--workers", type=int, default=_cores(), metavar="N", help="processes (default: one a usable core)"
+        "--workers", type=int, default=usable_cores(), metavar="N", help="processes (default: one a usable core)"
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors and skipped pictures")
     return parser
-
-
-def _cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ So a worker that dies takes no more than one picture with it, and its name is kn
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import warnings
@@ -61,6 +62,11 @@ class Search:
         from proposals.selective_search import selective_search
 
         return selective_search(image, self.mode, self.superpixel_scale, self.seed, self.max_boxes)
+
+
+def usable_cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 class _Worker:

@@ -145,17 +145,20 @@ def scores_model(
 
 
 def features_model(
-    model: Model, weights: Weights, cut: int, batch: int, int8: bool = False, scores: bool = False
+    model: Model, weights: Weights, cut: int | Sequence[int], batch: int, int8: bool = False, scores: bool = False
 ) -> ov.Model:
     """Return the graph `uint8 [batch, size, size, 3] -> float32 [batch, C, H, W]` of the first `cut` layers.
 
-    scores: the scores of the whole network's outputs, [batch, outputs], as a second output; int8: as of `scores_model`.
+    cut: several rising numbers of layers give an output each; scores: the scores of the whole network's outputs,
+    [batch, outputs], as a last output; int8: as of `scores_model`.
     """
     crops, build = _input(model, batch), _Builder(weights, int8)
-    features = build.sequence(build.normalised(crops, model), model.layers[:cut])
-    results = [ops.result(features, name="features")]
+    features, done, results = build.normalised(crops, model), 0, []
+    for end in (cut,) if isinstance(cut, int) else cut:
+        features, done = build.sequence(features, model.layers[done:end]), end
+        results.append(ops.result(features, name=f"features_{end}"))
     if scores:
-        rest = build.sequence(features, model.layers[cut:])
+        rest = build.sequence(features, model.layers[done:])
         results.append(ops.result(_class_scores(rest, model, batch), name="scores"))
     return ov.Model(results, [crops], "features")
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Sequence
 
 from detector.networks.openvino_graph import features_model
 from detector.runtimes.classifier import CPU_BATCH, WriteCrops
@@ -14,9 +13,12 @@ from detector.weights import Model, load_weights
 
 
 class OpenVinoFeatures:
-    """The first `cut` layers of `model`; `shape` is that of one crop's features, (C, H, W)."""
+    """The first `cut` layers of `model`; `shape` is that of one crop's features, (C, H, W).
 
-    def __init__(self, model: Model, cut: int, precision: str = "auto", scores: bool = False) -> None:
+    With several cuts, `shapes` has one for each.
+    """
+
+    def __init__(self, model: Model, cut: int | Sequence[int], precision: str = "auto", scores: bool = False) -> None:
         """Compile them; scores: compute the network's own softmax scores too.
 
         Raises: OSError when the weights cannot be read; ValueError when they are damaged, or have no such precision.
@@ -27,8 +29,12 @@ class OpenVinoFeatures:
         hint = "bf16" if precision == "bf16" else "f32"
         options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": hint}
         self._requests = Requests(core().compile_model(graph, "CPU", options))
-        self.shape = self._requests.shapes[0]
+        self.shapes = self._requests.shapes
+        self.shape = self.shapes[0]
 
-    def run(self, count: int, write: WriteCrops, features: Rows, scores: npt.NDArray[np.float32] | None = None) -> None:
-        """Fill `features` [count, C, H, W], and `scores` [count, outputs], from `count` crops that `write` makes."""
-        self._requests.run(count, write, [features] if scores is None else [features, scores])
+    def run(self, count: int, write: WriteCrops, *rows: Rows) -> None:
+        """Fill `rows` from `count` crops that `write` makes.
+
+        They are the features [count, C, H, W] of each cut and, where they are computed, the scores [count, outputs].
+        """
+        self._requests.run(count, write, rows)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
 from detector.networks.layers import has_lrn
-from detector.networks.openvino_graph import GRAPHS, scores_model
-from detector.runtimes import model_cache
+from detector.networks.openvino_graph import scores_model
 from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
-from detector.runtimes.openvino_core import core
+from detector.runtimes.openvino_core import compiled_model, core
 from detector.runtimes.openvino_requests import Requests
 from detector.weights import Model, file_digest, load_weights
 
@@ -108,19 +105,13 @@ def _compile(
     if streams:
         options["NUM_STREAMS"] = str(streams)
     layers = model.layers  # raises for a network that only torch has
-    machine = (ov.__version__, GRAPHS, core().get_property("CPU", "FULL_DEVICE_NAME"))
-    folder = model_cache.cache_folder()
-    digest = file_digest(model)
     form = leaves is None, targets
-    name = model_cache.entry_name(machine, options, layers, model, digest, precision, batch_size, form)
-    kept = model_cache.load(folder, name)
+
+    def graph() -> ov.Model:
+        return scores_model(model, load_weights(model), leaves, batch_size, precision == "int8", targets)
+
     try:
-        if kept is not None:
-            return core().import_model(io.BytesIO(kept), "CPU", options)
-        graph = scores_model(model, load_weights(model), leaves, batch_size, precision == "int8", targets)
-        compiled = core().compile_model(graph, "CPU", options)
+        return compiled_model(graph, options, layers, model, file_digest(model), precision, batch_size, form)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"OpenVINO cannot run {model.name} at {model.size} px: {reason}") from None
-    model_cache.store(folder, name, compiled.export_model().getvalue())
-    return compiled

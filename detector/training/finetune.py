@@ -35,7 +35,7 @@ from detector.training.region_pool import RegionPool
 from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
 from detector.training.temperature import fit_temperature, fold_temperature
-from detector.weights import TRAINED, Model, Weights, find_model, load_weights
+from detector.weights import SVM, TRAINED, Model, Weights, find_model, load_weights
 from detector.weights_writer import save_weights
 
 VALIDATED = 4096  # held-out regions that are looked at, half of them foreground
@@ -217,6 +217,15 @@ class FinetuneTask:
             class_names=self.pool.class_names if self.o.classes == "own" else (),
         )
         return Path(model.file)
+
+
+def check_start(name: str, model: Model) -> None:
+    """Raise ValueError where the weights of `model` cannot be begun with: `name`, as it was given, has SVMs."""
+    if model.head == SVM:
+        raise ValueError(
+            f"{name}: its classifier is SVMs, whose outputs are no logits that can be trained further; start from the "
+            "finetuned model that the SVMs were trained on (model, in the config.toml of their run)"
+        )
 
 
 def network_layers(model: Model, outputs: int) -> tuple[Layer, ...]:

@@ -14,6 +14,17 @@ PRECISIONS = ("f32", "bf16")
 DEVICES = ("auto", "cpu", "cuda")
 
 
+def check_ranges(options: object, *ranges: tuple[str, float, float]) -> None:
+    """Raise ValueError for the first of `ranges`, (name, lowest, highest), that the option of this name lies outside.
+
+    So does NaN.
+    """
+    for name, low, high in ranges:
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {value}")
+
+
 @dataclass(frozen=True)
 class LoopOptions:
     """What the training loop depends on, whatever is trained."""
@@ -63,7 +74,8 @@ class LoopOptions:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.seed >= 2**32:
             raise ValueError(f"seed must lie below {2**32}, got {self.seed}")
-        for name, low, high in (
+        check_ranges(
+            self,
             ("momentum", 0.0, 1.0),
             ("ema_decay", 0.0, 1.0),
             ("average_from", 0.0, 1.0),
@@ -73,9 +85,7 @@ class LoopOptions:
             ("clip", 0.0, 1e9),
             ("decay_epochs", 0.0, 1e9),
             ("checkpoint_minutes", 0.0, 1e6),
-        ):
-            if not low <= getattr(self, name) <= high:  # also false for NaN
-                raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {getattr(self, name)}")
+        )
 
 
 @dataclass(frozen=True)
@@ -119,9 +129,7 @@ class FinetuneOptions(LoopOptions):
             raise ValueError(f"a mini-batch needs regions, got {self.foreground} and {self.background}")
         if self.most_foreground < 0 or self.most_background < 0 or self.batch_memory < 0:
             raise ValueError("most_foreground, most_background and batch_memory must not be negative")
-        for name, high in (("balance", 1), ("unlabelled", 1), ("distill", 1000), ("head_rate", 1000)):
-            if not 0 <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie in 0..{high}, got {getattr(self, name)}")
+        check_ranges(self, ("balance", 0, 1), ("unlabelled", 0, 1), ("distill", 0, 1000), ("head_rate", 0, 1000))
         for name in ("dropout", "held_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in 0..1, below 1, got {getattr(self, name)}")
@@ -160,7 +168,8 @@ class ClassifierOptions(LoopOptions):
             raise ValueError("data names no pictures to train on")
         if self.network not in ("googlenet", "inception_v3"):
             raise ValueError(f"network must be googlenet or inception_v3, got '{self.network}'")
-        for name, low, high in (
+        check_ranges(
+            self,
             ("auxiliary_weight", 0.0, 10.0),
             ("dropout", 0.0, 0.99),
             ("area_min", 0.001, 1.0),
@@ -169,12 +178,10 @@ class ClassifierOptions(LoopOptions):
             ("mixup", 0.0, 100.0),
             ("mean", 0.0, 255.0),
             ("scale", 1e-3, 1e6),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {getattr(self, name)}")
-        for name, least, most in (("mini_batch", 1, 65536), ("interpolations", 1, 4), ("size", 75, 640)):
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} must lie in {least}..{most}, got {getattr(self, name)}")
+            ("mini_batch", 1, 65536),
+            ("interpolations", 1, 4),
+            ("size", 75, 640),
+        )
         if self.validate_pictures < 0 or self.shards_mixed < 1:
             raise ValueError("validate_pictures must not be negative, shards_mixed at least 1")
 
@@ -193,26 +200,36 @@ class DistillOptions(ClassifierOptions):
         super().__post_init__()
         if not self.teachers:
             raise ValueError("teachers names no network to learn from")
-        if not 0.01 <= self.temperature <= 100:
-            raise ValueError(f"temperature must lie in 0.01..100, got {self.temperature}")
+        check_ranges(self, ("temperature", 0.01, 100))
         if self.mixup or self.label_smoothing:
             raise ValueError("mixup and label_smoothing are of labels, which distillation has none of; leave them 0")
 
 
 @dataclass(frozen=True)
 class MultiBoxOptions(LoopOptions):
-    """`multibox`: learned proposals (Erhan et al. 2014), heads on kept features of whole pictures and large crops."""
+    """`multibox`: learned proposals (Erhan et al. 2014), heads on a frozen trunk.
 
-    model: str = "inception_v3@299"  # the trunk; NAME@SIZE: side of the square that a picture is stretched to
-    frozen: str = "Mixed_7a"  # last layer of the trunk
+    With `fine`, on two grids of cells and pictures seen anew at every step (Szegedy et al., arXiv:1412.1441); without,
+    over whole pictures, on kept features of a few views of each.
+    """
+
+    model: str = "inception_v3@448"  # the trunk; NAME@SIZE: side of the square that a picture is stretched to
+    frozen: str = "Mixed_6e"  # last layer of the trunk
+    fine: str = "Mixed_5d"  # layer of the fine grid; "": one pair of heads over the whole picture
     data: tuple[str, ...] = ()  # data sets with boxes, as of FinetuneOptions; of every class
     partial: tuple[str, ...] = ()  # those of `data` in which only one object a picture is boxed
-    cache: str = ""  # folder for the features; "": in the run folder
+    shares: tuple[float, ...] = ()  # grids: of each of `data` in a mini-batch; (): by the numbers of their pictures
+    fine_shapes: int = 6  # grids: k-means shapes of small boxes on each cell of the fine grid
+    coarse_shapes: int = 14  # grids: of large ones on each cell of the coarse grid
+    mixed: int = 128  # grids: channels of the heads
+    whole: float = 0.2  # grids: share of the samples that show the whole picture
+    shrunk: float = 0.3  # grids: share that shows it smaller, on grey (SSD, section 2.2, expands pictures so)
     cut_precision: str = "auto"  # of the trunk: auto, f32, bf16 or int8
+    cache: str = ""  # whole pictures, as all below to `matching`: folder for the features; "": in the run folder
     priors: int = 200  # k-means centroids of the training boxes (Erhan et al. section 4.1)
     views: int = 8  # a picture: as it is, mirrored, and crops of it
-    view_area: float = 0.3  # least share of the picture's area that a crop shows
-    kept_area: float = 0.5  # least share of an object's area that must be inside a crop to count there
+    view_area: float = 0.3  # (grids too) least share of the picture's area that a crop shows
+    kept_area: float = 0.5  # (grids too) least share of an object's area that must be inside a crop to count there
     reduced: int = 64  # channels of the heads' 1x1 convolution
     hidden: int = 512  # units of their hidden layer
     dropout: float = 0.3
@@ -230,9 +247,13 @@ class MultiBoxOptions(LoopOptions):
             raise ValueError(f"partial names '{unknown[0]}', which data does not")
         if self.matching not in ("priors", "predictions"):
             raise ValueError(f"matching must be priors or predictions, got '{self.matching}'")
-        for name in ("priors", "views", "reduced", "hidden", "mini_batch"):
+        if self.shares and (len(self.shares) != len(self.data) or min(self.shares) < 0 or not sum(self.shares) > 0):
+            raise ValueError(f"shares must have a number for each of the {len(self.data)} data sets, not all 0")
+        if self.whole + self.shrunk > 1:
+            raise ValueError(f"whole and shrunk together must not exceed 1, got {self.whole} and {self.shrunk}")
+        for name in ("priors", "views", "reduced", "hidden", "mini_batch", "fine_shapes", "coarse_shapes", "mixed"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("view_area", "kept_area", "dropout", "held_out"):
+        for name in ("view_area", "kept_area", "dropout", "held_out", "whole", "shrunk"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in 0..1, below 1, got {getattr(self, name)}")

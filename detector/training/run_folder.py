@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # options that may change between two parts of a run: they do not change what is learned
 FREE = ("workers", "device", "log_steps", "checkpoint_minutes", "batch_memory", "compile", "cache")
+LOG = "log.jsonl"
 Line = Mapping[str, float | int | str]
 
 
@@ -31,7 +32,8 @@ class RunFolder:
     def __init__(self, path: Path, stage: str, options: DataclassInstance, fingerprint: str) -> None:
         """Make the folder, or take up the run in it.
 
-        fingerprint: of the data. Raises: ValueError where the folder holds a run of other options or data; OSError.
+        fingerprint: of the data. A run that failed before it had a checkpoint, and has no model either, is forgotten
+        where other options or data are asked for. Raises: ValueError where the folder holds a run of others; OSError.
         """
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
@@ -46,17 +48,21 @@ class RunFolder:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         file = path / "run.json"
-        if file.is_file():
-            self._check(file, record)
-        else:
+        begun = file.is_file()
+        if not begun or not self._same(file, record):
+            for name in (BEST, LOG) if begun else ():  # of the run that is forgotten
+                (path / name).unlink(missing_ok=True)
             settings = toml_text(dataclasses.asdict(options))
             write_text_atomic(path / "config.toml", f"# {stage}: as --config, the options of this run\n{settings}")
             write_text_atomic(file, json.dumps(record, indent=1) + "\n")
         self._log: IO[str] | None = None
         self._board: Any = None
 
-    def _check(self, file: Path, asked: Mapping[str, Any]) -> None:
-        """Raise ValueError, naming what differs, unless the folder's run is the one that is asked for."""
+    def _same(self, file: Path, asked: Mapping[str, Any]) -> bool:
+        """Return whether the folder's run is the one that is asked for.
+
+        Raises: ValueError, naming what differs, for another one that has a checkpoint or a model.
+        """
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             old, new = found["options"], asked["options"]
@@ -64,14 +70,16 @@ class RunFolder:
             same_data = found["data"] == asked["data"]
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{file}: damaged; name another run folder, or remove this one") from None
+        same = not differ and same_data
+        if same or not ((self.path / LAST).exists() or any(self.path.glob("*.safetensors"))):
+            return same
         if differ:
             key = differ[0]
             raise ValueError(
                 f"{self.path}: holds a run with {key} = {old.get(key)!r}, not {new[key]!r}; give the same options to "
                 "go on with it, or name another folder"
             )
-        if not same_data:
-            raise ValueError(f"{self.path}: holds a run on other data (its pictures, boxes or classes have changed)")
+        raise ValueError(f"{self.path}: holds a run on other data (its pictures, boxes or classes have changed)")
 
     def resume(self, name: str = LAST) -> dict[str, Any] | None:
         """Return the last checkpoint, or None at the beginning of a run. Raises: ValueError for a damaged one."""
@@ -84,7 +92,7 @@ class RunFolder:
 
     def open_log(self, step: int) -> None:
         """Open log.jsonl, without the lines of steps after `step`, which will come again."""
-        path = self.path / "log.jsonl"
+        path = self.path / LOG
         kept = [line for line in read_log(path) if int(line["step"]) <= step]
         write_text_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._log = path.open("a", encoding="utf-8")

@@ -26,7 +26,7 @@ SHORTEST = 1 / 2  # least aspect ratio of a crop
 class Views:
     """V views of P pictures: pictures int32 [V], rising; windows float32 [V, 4], pixels of the picture; mirrored bool
     [V]; truth: of each view the boxes float32 [G, 4] of its objects, normalised to 0..1 of the view; partial: bool [P],
-    pictures in which only one object is boxed; paths: [P].
+    pictures in which only one object is boxed; sets: int32 [P], which of the data sets a picture is of; paths: [P].
     """
 
     pictures: npt.NDArray[np.int32]
@@ -34,6 +34,7 @@ class Views:
     mirrored: Flags
     truth: tuple[Boxes, ...]
     partial: Flags
+    sets: npt.NDArray[np.int32]
     paths: tuple[Path, ...]
 
     def __len__(self) -> int:
@@ -92,6 +93,7 @@ def build_views(
     columns: list[tuple[int, Boxes, bool, Boxes]] = []
     paths: list[Path] = []
     partly: list[bool] = []
+    sets: list[int] = []
     for number, item in enumerate(data):
         path, _, split = item.partition("#")
         path = str(samples_folder() / "annotations.json") if path == SAMPLES else path
@@ -112,6 +114,7 @@ def build_views(
                 columns.append((len(paths), window, mirrored, boxes_in_window(boxes, window, mirrored, kept_area)))
             paths.append(picture)
             partly.append(item in partial)
+            sets.append(number)
     if not columns:
         raise ValueError("the data sets have no picture with a box; check that their pictures are there")
     pictures, windows, mirrors, truths = zip(*columns, strict=True)
@@ -121,6 +124,7 @@ def build_views(
         np.array(mirrors),
         tuple(truths),
         np.array(partly),
+        np.array(sets, np.int32),
         tuple(paths),
     )
 

@@ -14,9 +14,6 @@ from torch.distributed.rendezvous import rendezvous
 PATIENCE = timedelta(days=30)  # of the others, while the first process makes proposals and features
 
 
-PATIENCE = timedelta(hours=24)  # the first process makes proposals and keeps features while the others wait
-
-
 @dataclass(frozen=True)
 class World:
     """rank: this process's number, 0..size-1; size: how many there are; device: where this one computes."""

@@ -25,23 +25,28 @@ def normalised(boxes: npt.ArrayLike) -> Boxes:
     return checked
 
 
-def encode(boxes: Boxes, priors: Boxes) -> Floats:
-    """Return the residuals of normalised `boxes` from `priors`: [..., 4], [..., 4] (broadcast) -> float32 [..., 4]."""
-    return np.asarray((boxes - priors) / np.float32(STD), dtype=np.float32)
+def encode(boxes: Boxes, priors: Boxes, deviation: Floats | float = STD) -> Floats:
+    """Return the residuals of normalised `boxes` from `priors`: [..., 4], [..., 4] (broadcast) -> float32 [..., 4].
+
+    deviation: what a residual of 1 is worth, one for all or [..., 4] (`proposals.multibox.grid.deviations`).
+    """
+    return np.asarray((boxes - priors) / np.float32(deviation), dtype=np.float32)
 
 
-def decode(residuals: Floats, priors: Boxes) -> Boxes:
+def decode(residuals: Floats, priors: Boxes, deviation: Floats | float = STD) -> Boxes:
     """Return the normalised boxes that `residuals` from `priors` mean.
 
     Shapes: [..., 4], [..., 4] (broadcast) -> float32 [..., 4], cut to 0..1. Crossed corners are exchanged, so that
     x1 <= x2 and y1 <= y2 always; a box may still have no area.
     """
-    corners = np.clip(offset(residuals, priors), 0, 1)
+    corners = np.clip(offset(residuals, priors, deviation), 0, 1)
     low = np.minimum(corners[..., :2], corners[..., 2:])
     high = np.maximum(corners[..., :2], corners[..., 2:])
     return np.concatenate([low, high], axis=-1).astype(np.float32, copy=False)
 
 
-def offset(residuals: npt.NDArray[np.floating], priors: Boxes) -> npt.NDArray[np.floating]:
+def offset(
+    residuals: npt.NDArray[np.floating], priors: Boxes, deviation: Floats | float = STD
+) -> npt.NDArray[np.floating]:
     """Return `priors` moved by `residuals`, neither cut nor ordered: the exact inverse of `encode`, in their dtype."""
-    return np.asarray(priors + residuals * residuals.dtype.type(STD))
+    return np.asarray(priors + residuals * np.asarray(deviation, residuals.dtype))

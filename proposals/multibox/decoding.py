@@ -11,15 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from proposals.boxes import Boxes, Floats, Indices, as_boxes, descending
+from proposals.boxes import Boxes, Floats, Indices, as_boxes, descending, iou
 from proposals.boxes import nms as suppress
-from proposals.multibox.coding import decode
+from proposals.multibox.coding import STD, decode
 from proposals.region_proposals import MULTIBOX, Proposals, from_source
 
 WHOLE, MIRROR, CROP = 200, 100, 50  # boxes that a pass keeps; 200: GoogLeNet, section 8
 # IoU above which of two predicted boxes the lower goes. What counts is recall at 200 boxes, and two boxes of one
 # object that overlap less are two chances to reach the IoU of 0.7 and more that good regions need
 NMS = 0.75
+# of priors on grids, whose boxes crowd: more objects of the 200 boxes at IoU 0.5 (72 against 69 %), fewer at 0.7
+GRID_NMS = 0.65
+CHUNK = 256  # boxes that suppression looks at together
 SMALLEST = 1.0  # side in pixels of a proposal
 
 
@@ -31,12 +34,14 @@ def decode_proposals(
     height: float,
     top: int | None = WHOLE,
     nms: float = NMS,
+    deviation: Floats | float = STD,
 ) -> Proposals:
     """Return the proposals of one pass, best first, from the outputs of the network.
 
     Shapes: locations [K, 4] residuals, logits [K], priors [K, 4] normalised; width, height: of the picture (or the
-    crop) in pixels. Boxes are in its pixels and cut to it, scores are confidences 0..1, equal ones by prior. Boxes
-    with a side below one pixel go, then those with an IoU above `nms` with a better one; `top` are kept, None for all.
+    crop) in pixels; deviation: as of `encode`. Boxes are in its pixels and cut to it, scores are confidences 0..1,
+    equal ones by prior. Boxes with a side below one pixel go, then those with an IoU above `nms` with a better one;
+    `top` are kept, None for all.
     Raises: ValueError for shapes that do not fit, outputs that are not finite, or numbers out of range.
     """
     if locations.shape != (len(logits), 4) or priors.shape != locations.shape or logits.ndim != 1:
@@ -49,7 +54,7 @@ def decode_proposals(
     if not (np.isfinite(locations).all() and np.isfinite(logits).all()):
         raise ValueError("an output of the network is not a finite number")
     size = np.array([width, height, width, height], np.float32)
-    boxes = decode(locations.astype(np.float32), priors) * size
+    boxes = decode(locations.astype(np.float32), priors, deviation) * size
     large = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST).all(axis=1)
     return _best(boxes[large], logits[large].astype(np.float64), top, nms)
 
@@ -92,18 +97,20 @@ def _best(boxes: Boxes, logits: npt.NDArray[np.float64], top: int | None, nms: f
 def _suppress(boxes: Boxes, falling: npt.NDArray[np.floating], top: int | None, nms: float) -> Indices:
     """Return the indices of the `top` boxes that suppression keeps, of boxes that come best first.
 
-    What it keeps of the first n boxes does not depend on the others, and the IoU of all pairs is what takes the time.
+    What it keeps of the first n boxes does not depend on the others, so it goes on only until there are enough.
     """
     if top is not None and top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
     if not 0 <= nms <= 1:
         raise ValueError(f"nms must be an IoU between 0 and 1, got {nms}")
-    count = len(boxes) if top is None else 2 * top
-    kept = suppress(boxes[:count], falling[:count], nms)[:top]
-    while len(kept) != top and count < len(boxes):
-        count *= 2
-        kept = suppress(boxes[:count], falling[:count], nms)[:top]
-    return kept
+    kept = np.zeros(0, np.int64)
+    for start in range(0, len(boxes), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(boxes)))
+        rows = rows[~(iou(boxes[rows], boxes[kept]) > nms).any(axis=1)]
+        kept = np.concatenate([kept, rows[suppress(boxes[rows], falling[rows], nms)]])
+        if top is not None and len(kept) >= top:
+            break
+    return kept[:top]
 
 
 def _sigmoid(falling: npt.NDArray[np.float64]) -> Floats:

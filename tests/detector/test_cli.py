@@ -160,6 +160,16 @@ def test_multibox_without_weights_is_wrong_usage(
     assert complaint == f"proposals '{proposals}': no MultiBox weights are installed; use --proposals ss"
 
 
+@pytest.mark.parametrize("extra", [[], ["--proposals", "ss"]])
+def test_multibox_weights_without_multibox_are_wrong_usage(
+    capsys: pytest.CaptureFixture[str], album: Path, extra: list[str]
+) -> None:
+    complaint = usage_error(capsys, "no.png", "--multibox", "mine.safetensors", *extra)
+    assert complaint == "--multibox needs --proposals multibox or both"
+    (album / "my.toml").write_text("multibox = 'mine.safetensors'")  # a file of settings may have it for other runs
+    assert main(["a.png", "--config", "my.toml", "--format", "json", "-q"]) == 0
+
+
 def test_results_are_those_of_the_detector(capsys: pytest.CaptureFixture[str], album: Path) -> None:
     options = DetectOptions(threshold=0.001, top=5)
     expected = Detector(options)(read_image("a.png"))

@@ -52,6 +52,36 @@ def test_a_file_that_is_not_utf8_is_named_with_its_cure(tmp_path):
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """Options with a list of numbers and one of texts."""
+
+    shares: tuple[float, ...] = ()
+    data: tuple[str, ...] = ()
+
+
+def test_lists_of_numbers_and_of_texts():
+    found = options_from(Lists, {"shares": [1, 0.5], "data": ["a"]}, "x")
+    assert found == Lists((1.0, 0.5), ("a",)) and all(type(share) is float for share in found.shares)
+    assert options_from(Lists, {"shares": [], "data": []}, "x") == Lists()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"shares": 0.5}, "x: 'shares' must be a list of numbers, got 0.5"),
+        ({"shares": [0.5, "a"]}, "x: 'shares' must be a list of numbers, got [0.5, 'a']"),
+        ({"shares": [True]}, "x: 'shares' must be a list of numbers, got [True]"),
+        ({"data": "a"}, "x: 'data' must be a list of texts, got 'a'"),
+        ({"data": ["a", 1]}, "x: 'data' must be a list of texts, got ['a', 1]"),
+    ],
+)
+def test_mistakes_in_lists(table, message):
+    with pytest.raises(ValueError) as caught:
+        options_from(Lists, table, "x")
+    assert str(caught.value) == message
+
+
 def test_options_from_names_its_source():
     with pytest.raises(ValueError, match="command line: unknown key 'x'"):
         options_from(DetectOptions, {"x": 1}, "command line")

@@ -39,7 +39,9 @@ from detector.weights import Model, file_digest, find_model, load_weights
 from detector.weights_writer import save_weights
 from proposals.boxes import iou
 from proposals.merge import NEAR_DUPLICATE
-from proposals.multibox.decoding import NMS, decode_proposals
+from proposals.multibox.decoding import GRID_NMS, NMS, decode_proposals
+from proposals.multibox.grid import deviations, grid_priors
+from proposals.multibox.grid_heads import GridHeads
 from proposals.multibox.heads import MultiBoxHeads
 from proposals.multibox.priors import multiscale_priors
 from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH
@@ -227,7 +229,7 @@ def test_openvino_equals_torch(weights: MultiBoxWeights) -> None:
     """The trunk in torch, and the heads in torch on its features, against the one graph of both."""
     trunk = weights.trunk
     cut = cut_after(trunk.layers, FROZEN)
-    network = MultiBoxNetwork(trunk, load_weights(trunk), cut, weights.arrays, "f32")
+    network = MultiBoxNetwork(trunk, cut, weights.arrays, "f32")
     first = torch_network(trunk.layers[:cut]).eval()
     load_into(first, load_weights(trunk))
     second = MultiBoxHeads(CHANNELS, (GRID, GRID), weights.arrays["priors"], reduced=16, hidden=32).eval()
@@ -255,7 +257,6 @@ def by_hand(weights: MultiBoxWeights, image: np.ndarray, top: int | None = None)
     """Return the boxes of one pass, step by step."""
     network = MultiBoxNetwork(
         weights.trunk,
-        load_weights(weights.trunk),
         cut_after(weights.trunk.layers, FROZEN),
         weights.arrays,
         "f32",
@@ -322,6 +323,156 @@ def test_describe_says_what_runs(weights: MultiBoxWeights, multibox: MultiBox) -
     assert multibox.describe() == "MultiBox (200 boxes, 1 pass at 96 px, f32)"
     both = MultiBox(weights, "f32", top=50, mirror=True)
     assert both.describe() == "MultiBox (50 boxes, 2 passes at 96 px, f32)"
+
+
+FINE, COARSE = "inception_3a", "inception_4d"  # 64 channels on 12 x 12, 136 on 6 x 6
+FINE_SHAPES = np.array([[0.05, 0.07], [0.1, 0.1]], np.float32)
+COARSE_SHAPES = np.array([[0.3, 0.2], [0.3, 0.6], [0.8, 0.8]], np.float32)
+GRID_PRIORS = 12 * 12 * 2 + 6 * 6 * 3
+
+
+@pytest.fixture(scope="module")
+def grid_heads() -> GridHeads:
+    """Heads on two grids with random weights, whose outputs differ from place to place."""
+    made = GridHeads((64, 136), FINE_SHAPES, COARSE_SHAPES, mixed=16, seed=4)
+    generator = torch.Generator().manual_seed(5)
+    for output in (made.fine_outputs, made.coarse_outputs):
+        torch.nn.init.normal_(output.weight, std=0.3, generator=generator)
+    return made
+
+
+@pytest.fixture(scope="module")
+def grid_run(trunk: Model, grid_heads: GridHeads, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that wrote `grid_heads`."""
+    folder = tmp_path_factory.mktemp("grid_run")
+    save_multibox(folder / MULTIBOX_FILE, grid_heads.arrays(), trunk, COARSE, FINE)
+    return folder
+
+
+def test_a_file_of_heads_on_grids_gives_back_what_was_saved(
+    trunk: Model, grid_heads: GridHeads, grid_run: Path, weights: MultiBoxWeights
+) -> None:
+    found, wanted = load_multibox(grid_run), grid_heads.arrays()
+    assert (found.fine, found.frozen) == (FINE, COARSE) and Path(found.trunk.file).samefile(trunk.file)
+    assert found.cut == (cut_after(trunk.layers, FINE), cut_after(trunk.layers, COARSE))
+    assert weights.fine == "" and weights.cut == cut_after(trunk.layers, FROZEN)
+    assert found.arrays.keys() == wanted.keys()
+    for name, array in wanted.items():
+        assert found.arrays[name].dtype == np.float32
+        if name.endswith("shapes"):
+            np.testing.assert_array_equal(found.arrays[name], array)  # float32
+        np.testing.assert_allclose(found.arrays[name], array, rtol=1e-3, atol=1e-6)  # float16
+    again = grid_run / "again.safetensors"
+    save_multibox(again, wanted, trunk, COARSE, FINE)
+    assert again.read_bytes() == (grid_run / MULTIBOX_FILE).read_bytes()
+    again.unlink()
+
+
+def grid_nan(arrays: Arrays, metadata: dict[str, str]) -> None:
+    arrays["fine_mixed.bias"][1] = np.nan
+
+
+def cut(name: str) -> Callable[[Arrays, dict[str, str]], None]:
+    """Return a change that takes the first row of an array."""
+
+    def change(arrays: Arrays, metadata: dict[str, str]) -> None:
+        arrays[name] = np.ascontiguousarray(arrays[name][1:])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, m: a.pop("coarse_mixed.weight"), "lacks 'coarse_mixed.weight'; not a weights file of MultiBox"),
+        (lambda a, m: a.pop("fine_shapes"), "lacks 'fine_shapes'; not a weights file of MultiBox"),
+        (lambda a, m: m.pop("frozen"), "lacks 'frozen'; not a weights file of MultiBox"),
+        (lambda a, m: m.pop("fine"), "lacks 'priors'; not a weights file of MultiBox"),
+        (grid_nan, "has a value that is not a finite number; train it again"),
+        (cut("fine_shapes"), "fine_outputs.weight has shape [10, 16, 1, 1], not [5, 16, 1, 1]; train it again"),
+        (cut("coarse_outputs.bias"), "coarse_outputs.bias has shape [14], not [15]; train it again"),
+        (cut("coarse_reduce.bias"), "coarse_reduce.bias has shape [15], not [16]; train it again"),
+        (cut("coarse_mixed.bias"), "coarse_mixed.weight has shape [24, 16, 3, 3], not [23, 16, 3, 3]; train it again"),
+        (cut("fine_reduce.weight"), "fine_reduce.weight has shape [15, 64, 1, 1], not [16, 64, 1, 1]; train it again"),
+        (lambda a, m: m.update(size="big"), "the size of its metadata is no number; train it again"),
+    ],
+)
+def test_a_damaged_file_of_heads_on_grids_is_refused(
+    grid_run: Path, tmp_path: Path, change: Callable[[Arrays, dict[str, str]], object], message: str
+) -> None:
+    path = damaged(grid_run, tmp_path / "bad.safetensors", change)
+    with pytest.raises(ValueError) as caught:
+        load_multibox(path)
+    assert str(caught.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("fine", [COARSE, "inception_5a"])
+def test_a_fine_layer_that_does_not_come_first_is_refused(grid_run: Path, tmp_path: Path, fine: str) -> None:
+    path = damaged(grid_run, tmp_path / "bad.safetensors", lambda a, m: m.update(fine=fine))
+    with pytest.raises(ValueError) as caught:
+        MultiBox(load_multibox(path))
+    assert str(caught.value) == f"{path}: layer '{fine}' of the fine grid does not come before '{COARSE}'"
+
+
+def test_heads_on_grids_of_another_layer_are_refused(grid_run: Path, tmp_path: Path) -> None:
+    for change, message in (
+        ({"fine": "inception_3b"}, r"the heads take fine features \[B, 64, H, W\], got \[1,120,6,6\]"),
+        ({"frozen": "inception_5a"}, r"the heads take coarse features \[B, 136, H, W\], got \[1,208,3,3\]"),
+        ({"fine": "inception_9"}, "the network has no layer 'inception_9' to cut after"),
+    ):
+        path = damaged(grid_run, tmp_path / "bad.safetensors", lambda a, m, change=change: m.update(change))
+        with pytest.raises(ValueError, match=message):
+            MultiBox(load_multibox(path))
+
+
+@pytest.mark.parametrize("size", [SIZE, 104])  # 12 and 6 cells, and 13 and 7
+def test_openvino_equals_torch_on_grids(grid_run: Path, grid_heads: GridHeads, size: int) -> None:
+    """At any size: the priors stand on the cells that there are."""
+    weights = load_multibox(grid_run)
+    trunk = replace(weights.trunk, size=size)
+    assert isinstance(weights.cut, tuple)
+    first, last = weights.cut
+    network = MultiBoxNetwork(trunk, weights.cut, weights.arrays, "f32")
+    whole = torch_network(trunk.layers[:last]).eval()
+    load_into(whole, load_weights(trunk))
+    part = torch_network(trunk.layers[:first]).eval()
+    load_into(part, load_weights(trunk))
+    heads = GridHeads((64, 136), FINE_SHAPES, COARSE_SHAPES, mixed=16)
+    heads.load_arrays(weights.arrays)
+    square = np.random.default_rng(6).integers(0, 256, (size, size, 3), np.uint8)
+    with torch.inference_mode():
+        x = (torch.from_numpy(square[None]).permute(0, 3, 1, 2).float() - trunk.mean) / trunk.scale
+        fine, coarse = part(x), whole(x)
+        locations, logits = heads(fine, coarse)
+    found = network(square)
+    grids = [(int(f.shape[2]), int(f.shape[3])) for f in (fine, coarse)]
+    assert grids == ([(12, 12), (6, 6)] if size == SIZE else [(13, 13), (7, 7)])
+    np.testing.assert_array_equal(network.priors, grid_priors(grids, [FINE_SHAPES, COARSE_SHAPES]))
+    assert found[0].shape == network.priors.shape and found[1].shape == (len(network.priors),)
+    np.testing.assert_allclose(found[0], locations[0].numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found[1], logits[0].numpy(), rtol=1e-3, atol=1e-3)
+    assert np.ptp(found[1]) > 0.1
+
+
+def test_a_pass_of_heads_on_grids(grid_run: Path) -> None:
+    weights, image = load_multibox(grid_run), dog()
+    found = MultiBox(weights, "f32", top=300)(image)
+    network = MultiBoxNetwork(weights.trunk, weights.cut, weights.arrays, "f32")
+    priors = grid_priors([(12, 12), (6, 6)], [FINE_SHAPES, COARSE_SHAPES])
+    assert len(priors) == GRID_PRIORS
+    outputs = network(stretched(image))
+    wanted = decode_proposals(*outputs, priors, 768, 576, 300, GRID_NMS, deviations(priors))
+    np.testing.assert_allclose(found.boxes, wanted.boxes, atol=0.05)
+    assert 20 < len(found) <= 300 and (found.sources == MULTIBOX).all()
+    assert (found.boxes >= 0).all() and (found.boxes <= [768, 576, 768, 576]).all()
+    overlaps = iou(found.boxes, found.boxes)[~np.eye(len(found), dtype=bool)]
+    assert 0.3 < overlaps.max() <= GRID_NMS + 1e-6
+    both = MultiBox(weights, "f32", top=300, mirror=True)(image)
+    overlaps = iou(both.boxes, both.boxes)[~np.eye(len(both), dtype=bool)]
+    assert overlaps.max() <= GRID_NMS + 1e-6 and both.scores[0] >= found.scores[0]
+    turned = MultiBox(weights, "f32", top=300, mirror=True)(np.ascontiguousarray(image[:, ::-1])).boxes
+    turned = np.stack([768 - turned[:, 2], turned[:, 1], 768 - turned[:, 0], turned[:, 3]], axis=1)
+    assert (iou(both.boxes, turned).max(axis=1) > 0.99).mean() > 0.9
 
 
 def options(trunk: Model, run: Path, **changes: object) -> DetectOptions:
@@ -391,8 +542,7 @@ def test_the_command_says_where_boxes_come_from(
         trunk.file,
         "--proposals",
         proposals,
-        "--multibox",
-        run,
+        *(() if proposals == "ss" else ("--multibox", run)),
         "--threshold",
         "0",
         "--top",

@@ -120,6 +120,26 @@ def test_the_scores_beside_are_the_whole_networks(model: Model, crops: Crops, pr
     np.testing.assert_allclose(features, alone, rtol=1e-3, atol=2 * step)
 
 
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_several_cuts_are_what_each_is_alone(model: Model, crops: Crops, precision: str):
+    """Also with the scores behind them; the layers in between run once."""
+    cuts = [cut_after(model.layers, name) for name in ("inception_3a", "inception_4d", LAYER)]
+    for number in (1, 2, 3):
+        network = OpenVinoFeatures(model, cuts[:number], precision, scores=True)
+        assert network.shapes[:-1] == ((64, 12, 12), (136, 6, 6), (CHANNELS, GRID, GRID))[:number]
+        assert network.shape == network.shapes[0] and network.shapes[-1] == (1000,)
+        rows = [np.full((len(crops), *shape), np.nan, np.float32) for shape in network.shapes]
+        network.run(len(crops), Writer(crops), *rows)
+        for found, cut in zip(rows, cuts[:number], strict=False):
+            wanted = features_of(OpenVinoFeatures(model, cut, precision), crops)
+            assert wanted.std() > 0.01
+            # in 8 bits, what later layers take is rounded once more: to two levels
+            step = wanted.max() / 255 if precision == "int8" else 1e-4
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=2 * step)
+        scores = OpenVinoClassifier(model, precision, CPU_BATCH, IMAGENET)(crops)
+        np.testing.assert_allclose(rows[-1], scores, atol=1e-5)
+
+
 def test_8_bits_are_close_and_the_default_where_there_are_intervals(model: Model, crops: Crops):
     network = OpenVinoFeatures(model, cut_of(model))
     assert network.precision == "int8"

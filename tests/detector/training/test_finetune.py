@@ -204,6 +204,19 @@ def test_distill_needs_kept_scores_of_the_same_classes(
     assert "distill keeps old scores" in capsys.readouterr().err
 
 
+def test_an_option_that_was_found_wrong_late_is_corrected_in_the_same_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    small = ("steps=1", "foreground=2", "background=2", "held_out=0.0")
+    assert finetune(folder, tmp_path / "run", *small, "distill=0.5") == 1
+    assert "distill keeps old scores" in capsys.readouterr().err and (tmp_path / "run" / "run.json").exists()
+    assert finetune(folder, tmp_path / "run", *small) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["options"]["distill"] == 0
+    capsys.readouterr()
+    assert finetune(folder, tmp_path / "run", *small, "momentum=0.5") == 1
+    assert "holds a run with momentum = 0.9, not 0.5" in capsys.readouterr().err
+
+
 def test_an_unknown_layer_and_too_few_regions_are_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -410,3 +410,14 @@ def test_the_configurations_are_r_cnn_s_numbers(stage: str, disk: float | None):
     assert options.most_background > 0  # not R-CNN's: the file says so
     if disk:
         assert 5717 * (options.most_foreground + options.most_background) * 4096 == pytest.approx(disk, rel=0.05)
+
+
+def test_fine_tuning_does_not_start_from_svms(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "finetune.toml"
+    path.write_text((folder / "svm.toml").read_text(encoding="utf-8") + "steps = 1\n", encoding="utf-8")
+    extra = (f"model={folder / 'run'}", "--quiet")
+    assert main(["finetune", "--config", str(path), "--out", str(tmp_path / "run"), *extra]) == 1
+    error = capsys.readouterr().err
+    assert f"{folder / 'run'}: its classifier is SVMs" in error and error.count("\n") == 1
+    assert "start from the finetuned model that the SVMs were trained on" in error
+    assert not (tmp_path / "run").exists()

@@ -58,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"""
 model = {json.dumps(str(root / "small.safetensors"))}
 frozen = "{FROZEN}"
+fine = ""
 cut_precision = "f32"
 data = ["samples"]
 device = "cpu"

@@ -52,18 +52,58 @@ def test_the_same_run_is_taken_up_and_its_record_stays(tmp_path: Path):
     ],
 )
 def test_another_run_is_refused_with_what_differs(tmp_path: Path, change: dict[str, Any], told: str):
-    RunFolder(tmp_path, "finetune", options(), "abc")
+    RunFolder(tmp_path, "finetune", options(), "abc").checkpoint({"step": 1})
     with pytest.raises(ValueError, match=told) as caught:
         RunFolder(tmp_path, "finetune", options(**change), "abc")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_another_stage_and_other_data_are_refused(tmp_path: Path):
-    RunFolder(tmp_path, "finetune", options(), "abc")
+    RunFolder(tmp_path, "finetune", options(), "abc").checkpoint({"step": 1})
     with pytest.raises(ValueError, match="stage = 'finetune', not 'other'"):
         RunFolder(tmp_path, "other", options(), "abc")
     with pytest.raises(ValueError, match="on other data"):
         RunFolder(tmp_path, "finetune", options(), "abd")
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "data"),
+    [("finetune", {"foreground": 8, "accumulate": 4}, "abc"), ("finetune", {}, "abd"), ("svm", {}, "abc")],
+)
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_corrected(
+    tmp_path: Path, stage: str, change: dict[str, Any], data: str
+):
+    folder = RunFolder(tmp_path, "finetune", options(), "abc")
+    folder.open_log(0)
+    folder.log({"step": 1, "loss": 2.0})
+    folder.checkpoint({"step": 1}, best=True)
+    folder.close()
+    (tmp_path / "proposals.parquet").write_bytes(b"costly")
+    folder = RunFolder(tmp_path, stage, options(**change), data)
+    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (record["options"]["stage"], record["data"]) == (stage, data)
+    assert record["options"]["foreground"] == change.get("foreground", 32)
+    assert read_config("finetune", tmp_path / "config.toml", ()) == options(**change)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.toml", "run.json", "proposals.parquet"}
+    folder.checkpoint({"step": 1})  # from now on it is this run's folder
+    with pytest.raises(ValueError, match="steps = 10, not 20"):
+        RunFolder(tmp_path, stage, options(**change, steps=20), data)
+
+
+def test_a_finished_run_without_checkpoints_is_not_forgotten(tmp_path: Path):
+    RunFolder(tmp_path, "svm", options(), "abc")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="steps = 10, not 20"):
+        RunFolder(tmp_path, "svm", options(steps=20), "abc")
+
+
+def test_a_folder_that_lost_its_record_keeps_all_else(tmp_path: Path):
+    folder = RunFolder(tmp_path, "finetune", options(), "abc")
+    folder.checkpoint({"step": 3})
+    folder.checkpoint({"step": 2}, best=True)
+    (tmp_path / "run.json").unlink()
+    RunFolder(tmp_path, "finetune", options(), "abc")
+    assert {"last.pt", "best.pt", "run.json"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_what_does_not_change_the_result_may_change(tmp_path: Path):

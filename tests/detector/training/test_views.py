@@ -127,7 +127,7 @@ def test_views_of_the_samples(samples: Views):
     assert len(samples.paths) == len(with_objects) == 10 and len(samples) == 50 == len(samples.truth)
     np.testing.assert_array_equal(samples.pictures, np.repeat(np.arange(10), 5))
     np.testing.assert_array_equal(samples.mirrored, np.tile([False, True, False, True, False], 10))
-    assert not samples.partial.any()
+    assert not samples.partial.any() and samples.sets.tolist() == [0] * 10
     for number, index in enumerate(with_objects):
         width, height = truth.sizes[index]
         scaled = truth.boxes[truth.of_picture(index)] / [width, height, width, height]
@@ -188,6 +188,7 @@ def test_crowds_are_left_out_and_partly_labelled_data_is_marked(tmp_path: Path):
     views = build_views([partly, "samples"], [partly], 2, 0.3, 0.5, 0)
     assert len(views.paths) == 11 and views.paths[0].name == "dog.jpg"  # a picture with a crowd alone has no object
     assert views.partial.tolist() == [True] + [False] * 10
+    assert views.sets.dtype == np.int32 and views.sets.tolist() == [0] + [1] * 10
     np.testing.assert_allclose(views.truth[0], [[10 / 768, 10 / 576, 60 / 768, 60 / 576]], atol=1e-6)
 
 
