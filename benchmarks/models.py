@@ -4,8 +4,9 @@
 
 The networks share the first layers of the first one (Inception-v3 up to Mixed_7a), which are computed once. Classes
 of VOC and COCO are mapped to ILSVRC DET's; objects without a counterpart are left out. With --multibox every method
-of proposals is scored: Selective Search alone, MultiBox alone, both. Differences are paired over pictures, with 95 %
-intervals. --save keeps the detections, --scores the scores of every proposal.
+of proposals is scored: Selective Search alone, MultiBox alone, both, and the latter two with scores weighed by
+MultiBox's confidence. Differences are paired over pictures, with 95 % intervals. --save keeps the detections, --scores
+the scores of every proposal, which a second run takes from there.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from eval.predictions import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import nms_per_class
 from proposals.merge import merge
+from proposals.objectness import objectness, weighed
 from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
 from proposals.selective_search import selective_search
 
@@ -52,7 +54,13 @@ SETS = {
     "coco": SHARED_DATA / "coco2017" / "val.json",
     "val2_mini": SHARED_DATA / "ilsvrc" / "val2_mini",
 }
-METHODS = {"ss": (SELECTIVE_SEARCH, BOTH), "multibox": (MULTIBOX, BOTH), "both": (SELECTIVE_SEARCH, MULTIBOX, BOTH)}
+METHODS = {  # sources, and the weight of MultiBox's confidence
+    "ss": ((SELECTIVE_SEARCH, BOTH), 0.0),
+    "multibox": ((MULTIBOX, BOTH), 0.0),
+    "both": ((SELECTIVE_SEARCH, MULTIBOX, BOTH), 0.0),
+    "multibox, weighed": ((MULTIBOX, BOTH), DetectOptions.objectness),
+    "both, weighed": ((SELECTIVE_SEARCH, MULTIBOX, BOTH), DetectOptions.objectness),
+}
 FROZEN = "Mixed_7a"  # what all networks of the table have in common
 BATCH = 8
 RESAMPLES = 1000
@@ -150,29 +158,35 @@ def main() -> None:
         for number, path in enumerate(truth.paths):
             image = read_image(path)
             proposals = selective_search(image, superpixel_scale=o.superpixel_scale, seed=o.seed)
+            of_boxes = None
             if multibox:
-                proposals = merge(proposals, multibox(image))
+                learned = multibox(image)
+                proposals = merge(proposals, learned)
+                of_boxes = objectness(proposals.boxes, learned)
+            file = args.scores / f"{Path(name).stem}-{truth.names[number]}.npz" if args.scores else None
             rows = [np.empty((len(proposals), *shape), np.float32) for shape in network.shapes]
 
             def write(start: int, stop: int, out: np.ndarray, image=image, proposals=proposals) -> None:
                 warp(image, proposals.boxes[start:stop], trunk.size, trunk.fill, out=out)
 
-            network.run(len(proposals), write, rows)
-            if args.scores:
-                args.scores.mkdir(parents=True, exist_ok=True)
-                file = args.scores / f"{Path(name).stem}-{truth.names[number]}.npz"
-                np.savez(
-                    file, boxes=proposals.boxes, sources=proposals.sources, scores=np.stack(rows).astype(np.float16)
-                )
+            kept = np.load(file) if file and file.is_file() else None
+            if kept is not None and np.array_equal(kept["boxes"], proposals.boxes) and len(kept["scores"]) == len(rows):
+                rows = list(kept["scores"].astype(np.float32))
+            else:
+                network.run(len(proposals), write, rows)
+                if file:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    np.savez(file, boxes=proposals.boxes, scores=np.stack(rows).astype(np.float16))
             sides = dict(zip(names, rows, strict=True))
             sides |= {text: np.mean([rows[i] for i in members], axis=0) for text, members in averages.items()}
-            for method, sources in methods.items():
+            for method, (sources, share) in methods.items():
                 own = np.isin(proposals.sources, sources)
                 part = Proposals(proposals.boxes[own], proposals.scores[own], proposals.sources[own])
                 boxes[method] += len(part)
                 for side, scores in sides.items():
                     size = (image.shape[1], image.shape[0])
-                    found.setdefault((side, method), {})[number] = detections(part, scores[own], size, o)
+                    final = weighed(scores[own], None if of_boxes is None else of_boxes[own], share)
+                    found.setdefault((side, method), {})[number] = detections(part, final, size, o)
             if sys.stderr.isatty():
                 print(f"\r{number + 1}/{len(truth.paths)}", end="", file=sys.stderr, flush=True)
         report(name, truth, found, boxes, time.perf_counter() - begin, table)
@@ -194,7 +208,7 @@ def report(
     present = len(np.unique(truth.labels))
     print(f"\n{name}: {len(truth.names)} pictures, {len(truth)} boxes of {present} classes, {seconds:.0f} s")
     print(
-        f"{'network':34}  {'proposals':9}  {'boxes':>6}  {'mAP %':>6}  {'95 % interval':>14}  {'over the first':>24}  "
+        f"{'network':34}  {'proposals':17}  {'boxes':>6}  {'mAP %':>6}  {'95 % interval':>14}  {'over the first':>24}  "
         f"{'best F1':>7}  {'at':>5}"
     )
     predictions = {key: Predictions.from_detections(of) for key, of in found.items()}
@@ -207,7 +221,7 @@ def report(
         versus = compare(truth, first, own, resamples=RESAMPLES)
         gain = f"{100 * versus.difference:+6.2f} ({100 * versus.interval[0]:+.2f} .. {100 * versus.interval[1]:+.2f})"
         print(
-            f"{side[-34:]:34}  {method:9}  {boxes[method] / len(truth.names):6.0f}  {100 * evaluation.mean_ap:6.2f}  "
+            f"{side[-34:]:34}  {method:17}  {boxes[method] / len(truth.names):6.0f}  {100 * evaluation.mean_ap:6.2f}  "
             f"{100 * low:5.1f} .. {100 * high:4.1f}  {gain:>24}  {f1:7.3f}  {at:5.2f}",
             flush=True,
         )

@@ -147,6 +147,12 @@ def make_parser() -> argparse.ArgumentParser:
         help=f"regions from Selective Search, MultiBox or both (default: {default.proposals})",
     )
     pipeline.add_argument(
+        "--objectness",
+        type=float,
+        metavar="WEIGHT",
+        help=f"of MultiBox's confidence in a score, 0..1 (default: {default.objectness:g}; 0: none, as the paper)",
+    )
+    pipeline.add_argument(
         "--multibox", metavar="FILE", help="weights of MultiBox, a file or a run folder (default: those that ship)"
     )
     pipeline.add_argument("--device", choices=CHOICES["device"], help=f"(default: {default.device})")

@@ -23,10 +23,11 @@ class DetectOptions:
     proposals: str = "both"  # ss, multibox or both (section 8)
     multibox: str = ""  # weights of the learned proposals: a file or a run folder; "": those that ship
     multibox_boxes: int = 200  # of them a picture (section 8)
+    objectness: float = 0.5  # weight of MultiBox's confidence in a score, ours; 0: none, as the paper
     ss_boxes: int = 0  # Selective Search boxes a picture, best first; 0: all
     backend: str = "own"  # implementation of Selective Search: own or opencv
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
-    threshold: float = 0.4  # best F1 of the default model (docs/models.md): detections of a lower score are not shown
+    threshold: float = 0.3  # best F1 of the default model (docs/models.md): detections of a lower score are not shown
     nms: float = 0.3  # R-CNN's IoU threshold, per class
     top: int = 100  # R-CNN: at most 100 boxes an image and class
     bbox: bool = False  # R-CNN's box regression, of `model`; GoogLeNet's entry had none, "due to lack of time"
@@ -38,9 +39,9 @@ class DetectOptions:
     seed: int = 0  # of the proposals' ranking
 
     def __post_init__(self) -> None:
-        for name, low, high in (("threshold", 0.0, 1.0), ("nms", 0.0, 1.0), ("cascade", 0.0, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {getattr(self, name)}")
+        for name in ("threshold", "nms", "cascade", "objectness"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")
         for name, least, limit in (

@@ -20,6 +20,7 @@ from detector.weights import Model, find_model, split_size
 from proposals.boxes import nms_per_class
 from proposals.frame import Image, check_image
 from proposals.merge import merge
+from proposals.objectness import objectness, weighed
 from proposals.opencv import selective_search_opencv
 from proposals.region_proposals import Proposals
 
@@ -97,9 +98,10 @@ class Detector:
         if self.multibox is None or o.proposals == "ss":
             found = self._search(image)
             return found.top(o.ss_boxes) if o.ss_boxes else found
-        if o.proposals == "multibox":
-            return self.multibox(image)
-        return merge(self._search(image), self.multibox(image), (o.ss_boxes or None, None))
+        found = learned = self.multibox(image)
+        if o.proposals == "both":
+            found = merge(self._search(image), learned, (o.ss_boxes or None, None))
+        return replace(found, objectness=objectness(found.boxes, learned)) if o.objectness else found
 
     def _search(self, image: Image) -> Proposals:
         o = self.options
@@ -124,10 +126,11 @@ class Detector:
         """Return the detections that the threshold and non-maximum suppression, class by class, leave (R-CNN).
 
         scores: [N, 1 + classes] of the proposals, column 0 being background; targets: [N, classes, 4], by which boxes
-        are then moved and suppressed once more; None: they stay.
+        are then moved and suppressed once more; None: they stay. Scores are weighed by the proposals' objectness first.
         """
         o = self.options
         size = (image.shape[1], image.shape[0])
+        scores = weighed(scores, proposals.objectness, o.objectness)
         kept, columns = nms_per_class(proposals.boxes, scores[:, 1:], o.nms, o.threshold, o.top)
         boxes = proposals.boxes[kept]
         if targets is not None:

@@ -23,7 +23,8 @@ class Proposals:
     """Class-agnostic boxes of one picture, best first.
 
     boxes: float32 [N, 4], half-open pixels of the original image; scores: float32 [N], never rising;
-    sources: uint8 [N], SELECTIVE_SEARCH, MULTIBOX or BOTH. The arrays are read-only.
+    sources: uint8 [N], SELECTIVE_SEARCH, MULTIBOX or BOTH; objectness: float32 [N], 0..1, what MultiBox sees in each
+    (`proposals.objectness`), None where it was not asked. The arrays are read-only.
     Raises ValueError when the lengths differ, a box is not finite or inverted, the scores rise or are NaN, or a
     source is unknown.
     """
@@ -31,6 +32,7 @@ class Proposals:
     boxes: Boxes
     scores: Floats
     sources: Sources
+    objectness: Floats | None = None
 
     def __post_init__(self) -> None:
         boxes = as_boxes(self.boxes).copy()
@@ -47,6 +49,12 @@ class Proposals:
         for name, array in (("boxes", boxes), ("scores", scores), ("sources", sources)):
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        if self.objectness is not None:
+            objectness = np.array(self.objectness, dtype=np.float32).reshape(-1)
+            if len(objectness) != len(boxes) or not ((objectness >= 0) & (objectness <= 1)).all():
+                raise ValueError(f"objectness must have a number in 0..1 for each of the {len(boxes)} boxes")
+            objectness.flags.writeable = False
+            object.__setattr__(self, "objectness", objectness)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -56,7 +64,8 @@ class Proposals:
 
     def top(self, count: int) -> Proposals:
         """Return the `count` best-ranked proposals."""
-        return Proposals(self.boxes[:count], self.scores[:count], self.sources[:count])
+        objectness = None if self.objectness is None else self.objectness[:count]
+        return Proposals(self.boxes[:count], self.scores[:count], self.sources[:count], objectness)
 
 
 def from_source(boxes: npt.ArrayLike, scores: npt.ArrayLike, source: int) -> Proposals:
