@@ -197,7 +197,9 @@ def by_hand(
 
 @pytest.fixture(scope="module")
 def options(folder: Path) -> DetectOptions:
-    return DetectOptions(model=str(folder / "run"), bbox=True, threshold=0.01, precision="f32", ss_boxes=150, nms=0.5)
+    return DetectOptions(
+        model=str(folder / "run"), bbox=True, threshold=0.01, precision="f32", proposals="ss", ss_boxes=150, nms=0.5
+    )
 
 
 def test_detections_are_moved_as_r_cnn_does(options: DetectOptions, model: Model):

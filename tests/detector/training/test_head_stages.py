@@ -202,12 +202,14 @@ def test_every_runtime_gives_the_sigmoids_of_the_margins(model: Model, crops: np
 
 def test_detect_takes_the_run(folder: Path, model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "mine.toml").write_text(
-        'ss_boxes = 40\nthreshold = 0.0\nprecision = "f32"\ntop = 1\n', encoding="utf-8"
+        'proposals = "ss"\nss_boxes = 40\nthreshold = 0.0\nprecision = "f32"\ntop = 1\n', encoding="utf-8"
     )
     arguments = ["--model", str(folder / "run"), "--config", str(tmp_path / "mine.toml"), "--format", "json"]
     assert detect([str(SAMPLES / "dog.jpg"), *arguments, "--quiet"]) == 0
     shown = {d["class"]: d["score"] for d in json.loads(capsys.readouterr().out)["detections"]}
-    detector = Detector(DetectOptions(model=str(folder / "run"), ss_boxes=40, threshold=0.0, precision="f32"))
+    detector = Detector(
+        DetectOptions(model=str(folder / "run"), proposals="ss", ss_boxes=40, threshold=0.0, precision="f32")
+    )
     image = read_image(SAMPLES / "dog.jpg")
     boxes = detector.propose(image).boxes
     expected = expected_scores(model, pooled(model, warp(image, boxes, SIZE, model.fill))).max(axis=0)
