@@ -229,7 +229,7 @@ def test_the_command_takes_the_flag_and_the_key(
     options: DetectOptions, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     picture = str(SAMPLES / "horses.jpg")
-    text = 'threshold = 0.01\nprecision = "f32"\nss_boxes = 150\nnms = 0.5\n'
+    text = 'threshold = 0.01\nprecision = "f32"\nproposals = "ss"\nss_boxes = 150\nnms = 0.5\n'
     (tmp_path / "flag.toml").write_text(text, encoding="utf-8")
     (tmp_path / "key.toml").write_text(text + "bbox = true\n", encoding="utf-8")
     told = []
