@@ -543,6 +543,8 @@ def test_the_command_says_where_boxes_come_from(
         "--proposals",
         proposals,
         *(() if proposals == "ss" else ("--multibox", run)),
+        "--objectness",  # MultiBox of random weights: its confidence would fill the first places
+        "0",
         "--threshold",
         "0",
         "--top",
