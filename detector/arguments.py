@@ -114,6 +114,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--top", type=int, metavar="N", help=f"most boxes of a class in a picture (default: {default.top})"
     )
     finding.add_argument(
+        "--vote",
+        type=float,
+        metavar="IOU",
+        help="boxes that overlap a detection by so much vote on where it is, 0..1; try 0.4 (default: "
+        f"{default.vote:g}: none, as the paper)",
+    )
+    finding.add_argument(
         "--bbox",
         action="store_const",
         const=True,

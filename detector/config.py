@@ -29,6 +29,7 @@ class DetectOptions:
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
     threshold: float = 0.3  # best F1 of the default model (docs/models.md): detections of a lower score are not shown
     nms: float = 0.3  # R-CNN's IoU threshold, per class
+    vote: float = 0.0  # IoU from which boxes vote on where a detection is, arXiv:1505.01749; 0: none, as the paper
     top: int = 100  # R-CNN: at most 100 boxes an image and class
     bbox: bool = False  # R-CNN's box regression, of `model`; GoogLeNet's entry had none, "due to lack of time"
     device: str = "auto"  # auto, cpu or cuda
@@ -39,7 +40,7 @@ class DetectOptions:
     seed: int = 0  # of the proposals' ranking
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "nms", "cascade", "objectness"):
+        for name in ("threshold", "nms", "vote", "cascade", "objectness"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         if self.top < 1:

@@ -17,12 +17,13 @@ from detector.detections import Detections
 from detector.ensemble import RegionScores, check_heads, score_regions
 from detector.runtimes.classifier import Classifier, Targets, load_classifier
 from detector.weights import Model, find_model, split_size
-from proposals.boxes import nms_per_class
+from proposals.boxes import Boxes, nms_per_class
 from proposals.frame import Image, check_image
 from proposals.merge import merge
 from proposals.objectness import objectness, weighed
 from proposals.opencv import selective_search_opencv
 from proposals.region_proposals import Proposals
+from proposals.voting import vote_per_class
 
 if TYPE_CHECKING:
     from detector.learned_proposals import MultiBox
@@ -126,17 +127,27 @@ class Detector:
         """Return the detections that the threshold and non-maximum suppression, class by class, leave (R-CNN).
 
         scores: [N, 1 + classes] of the proposals, column 0 being background; targets: [N, classes, 4], by which boxes
-        are then moved and suppressed once more; None: they stay. Scores are weighed by the proposals' objectness first.
+        are then moved and suppressed once more; None: they stay. Scores are weighed by the proposals' objectness first;
+        at the end all boxes that found a thing vote on where it is.
         """
         o = self.options
         size = (image.shape[1], image.shape[0])
         scores = weighed(scores, proposals.objectness, o.objectness)
         kept, columns = nms_per_class(proposals.boxes, scores[:, 1:], o.nms, o.threshold, o.top)
         boxes = proposals.boxes[kept]
+
+        def of_class(column: int) -> Boxes:
+            """Return where the proposals are as this class sees them."""
+            if targets is None:
+                return proposals.boxes
+            return moved_boxes(proposals.boxes, targets, np.full(len(proposals), column), size)
+
         if targets is not None:
             boxes = moved_boxes(boxes, targets[kept], columns, size)
             left = suppressed_again(boxes, scores[kept, columns + 1], columns, o.nms)
             boxes, kept, columns = boxes[left], kept[left], columns[left]
+        if o.vote:
+            boxes = vote_per_class(boxes, columns, of_class, scores[:, 1:], o.vote)
         return Detections(
             boxes=boxes,
             scores=np.minimum(scores[kept, columns + 1], 1),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import inf, sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,9 @@ from detector.datasets.ground_truth import Doubles, Longs
 from detector.ensemble import check_heads
 from detector.images import ImageError, read_image
 from detector.report import write_out
-from detector.runtimes.classifier import DET, IMAGENET, Classifier, load_classifier
-from detector.weights import find_model
+from detector.runtimes.classifier import DET, IMAGENET, Crops, Scores, load_classifier
+from detector.runtimes.onnx_classifier import OnnxClassifier
+from detector.weights import Model, find_model
 from eval.classification_lists import LabelledPictures, Labels, read_labelled
 
 PROGRAM = "python -m eval.classification"
@@ -31,6 +32,33 @@ CHUNK = 144  # crops that are held at a time, of each size: one picture of the l
 NORMAL = 1.959964  # 97.5 % quantile of the normal distribution: intervals of 95 %
 UNREAD = -1
 SHOWN_FAILURES = 5
+
+
+class HasSize(Protocol):
+    """What is asked of a member's model: the side of its crops, pixels."""
+
+    @property
+    def size(self) -> int:
+        """Return it."""
+        ...
+
+
+class Member(Protocol):
+    """A network of the ensemble, of this project or in an .onnx file: crops [N, size, size, 3] in, scores out."""
+
+    @property
+    def model(self) -> HasSize:
+        """Return what is known of the network."""
+        ...
+
+    def __call__(self, crops: Crops) -> Scores:
+        """Return the scores of `crops`."""
+        ...
+
+    def describe(self) -> str:
+        """Return in one line what runs where."""
+        ...
+
 
 DESCRIPTION = """\
 Top-1 and top-5 error of a model, or of an ensemble, whose softmax scores are
@@ -76,7 +104,7 @@ def wilson(errors: int, count: int) -> tuple[float, float]:
     return low, high
 
 
-def mean_scores(members: Sequence[Classifier], cut: dict[int, list[npt.NDArray[np.uint8]]]) -> Doubles:
+def mean_scores(members: Sequence[Member], cut: dict[int, list[npt.NDArray[np.uint8]]]) -> Doubles:
     """Return the scores averaged over the crops of each picture, and over the members: float64 [N, columns].
 
     cut: size -> the crops of each of N pictures, uint8 [crops, size, size, 3], all of one number of crops.
@@ -91,7 +119,7 @@ def mean_scores(members: Sequence[Classifier], cut: dict[int, list[npt.NDArray[n
 
 def classify(
     pictures: LabelledPictures,
-    members: Sequence[Classifier],
+    members: Sequence[Member],
     crops: int,
     failed: Callable[[Path, str], None],
     advance: Callable[[int], None] = lambda steps: None,
@@ -156,7 +184,8 @@ def make_parser() -> Parser:
         "--model",
         metavar="NAME",
         action="append",
-        help="a model or a weights file; several: an ensemble, scores averaged (default: inception_v3)",
+        help="a model, a weights file, or an .onnx file of ImageNet's classes; several: an ensemble, scores averaged "
+        "(default: inception_v3)",
     )
     parser.add_argument("--crops", type=int, choices=CROPS, default=1, help="crops of a picture (default: 1)")
     parser.add_argument(
@@ -219,17 +248,23 @@ def _evaluate(args: argparse.Namespace) -> int:
     return FAILED if unread else 0
 
 
-def _load(args: argparse.Namespace) -> list[Classifier]:
+def _load(args: argparse.Namespace) -> list[Member]:
     """Return the members of the ensemble, loaded."""
-    members = []
+    members: list[Member] = []
+    models: list[Model] = []
     for name in args.model or ["inception_v3"]:
         try:
+            if name.casefold().endswith(".onnx"):
+                members.append(OnnxClassifier(Path(name), args.crop_size or 0, args.batch_size, args.classes))
+                continue
             model = find_model(name)
         except OSError as error:
             raise UsageError(f"--model {error}") from None
-        model = replace(model, size=args.crop_size or model.size, sharpness=args.sharpness)
-        members.append(load_classifier(model, args.runtime, args.device, args.precision, args.batch_size, args.classes))
-    check_heads([member.model for member in members])
+        models.append(replace(model, size=args.crop_size or model.size, sharpness=args.sharpness))
+        members.append(
+            load_classifier(models[-1], args.runtime, args.device, args.precision, args.batch_size, args.classes)
+        )
+    check_heads(models)
     return members
 
 

@@ -18,6 +18,7 @@ from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.training_module import TrainingNetwork, fold, start_from, training_network
 from detector.runtimes.classifier import IMAGENET, Crops, Scores, load_classifier
+from detector.runtimes.onnx_classifier import OnnxClassifier
 from detector.training.augmentation import centre_crop, mixup
 from detector.training.image_batches import ImageBatches
 from detector.training.image_sets import ImageSet
@@ -31,7 +32,6 @@ from detector.weights_writer import save_weights
 SHORT_SIDE = 256 / 224  # of a validated picture over the crop's, section 7's first scale
 TOP = 5
 BATCH = 64
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # torchvision's, on 0..255
 
 Teacher = Callable[[Crops], Scores]
 
@@ -163,42 +163,9 @@ def _validated(images: ImageSet, o: ClassifierOptions) -> tuple[Crops, npt.NDArr
 def open_teacher(name: str, size: int) -> Teacher:
     """Return a function from crops uint8 [B, size, size, 3] to scores [B, 1000].
 
-    name: a model, run folder or weights file of this project, run at `size`, or an .onnx file: one of
-    `detector.export` (crops in), or one that takes float32 NCHW normalised as torchvision's and gives logits.
+    name: a model, run folder or weights file of this project, run at `size`, or an .onnx file, see `OnnxClassifier`.
     Raises: ValueError for a network of other classes; OSError.
     """
     if Path(name).suffix.casefold() != ".onnx":
         return load_classifier(replace(find_model(name), size=size), "auto", "auto", "auto", 0, IMAGENET)
-    return _onnx_teacher(Path(name))
-
-
-def _onnx_teacher(path: Path) -> Teacher:
-    """See `open_teacher`; a file of fixed size gets the crops resized."""
-    import cv2
-
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ValueError(f"{path}: a teacher in ONNX needs the package onnxruntime (pip install onnxruntime)") from None
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
-    source = session.get_inputs()[0]
-    whole = source.type == "tensor(uint8)"
-    side = source.shape[1 if whole else 2]
-
-    def scores(crops: Crops) -> Scores:
-        if isinstance(side, int) and side != crops.shape[1]:
-            crops = np.stack([cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA) for crop in crops])
-        if whole:
-            found = session.run(None, {source.name: crops})[0]
-        else:
-            pixels = (crops.astype(np.float32) - IMAGENET_MEAN) / IMAGENET_STD
-            logits = session.run(None, {source.name: pixels.transpose(0, 3, 1, 2).astype(np.float32)})[0]
-            found = np.exp(logits - logits.max(axis=1, keepdims=True))
-            found /= found.sum(axis=1, keepdims=True)
-        if found.shape[1] != IMAGENET_CLASSES:
-            raise ValueError(f"{path}: gives {found.shape[1]} scores, not those of ImageNet's 1,000 classes")
-        return np.asarray(found, np.float32)
-
-    return scores
+    return OnnxClassifier(Path(name), size)

@@ -35,6 +35,7 @@ from detector.weights_writer import save_weights
 from proposals.boxes import as_boxes, iou
 from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
 from proposals.store import PictureProposals, ProposalStore, write_store
+from proposals.voting import voted_boxes
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 HEAD = "Logits/Conv2d_1c_1x1"
@@ -217,6 +218,14 @@ def test_detections_are_moved_as_r_cnn_does(options: DetectOptions, model: Model
     assert found.labels[order].tolist() == [row[0] for row in expected]
     np.testing.assert_allclose(found.scores[order], [row[1] for row in expected], rtol=1e-6)
     np.testing.assert_allclose(found.boxes[order], [row[2] for row in expected], atol=2e-3)
+    detector.options = replace(options, vote=0.5)  # the votes are those of the moved boxes
+    voted = detector.suppress(image, trace.proposals, trace.scores, trace.targets)
+    assert voted.labels.tolist() == found.labels.tolist() and voted.scores.tolist() == found.scores.tolist()
+    row = int(np.flatnonzero((voted.boxes != found.boxes).any(axis=1))[0])
+    column = int(found.labels[row]) - 1
+    voters = moved_boxes(trace.proposals.boxes, trace.targets, np.full(len(trace.proposals), column), size)
+    votes = voted_boxes(found.boxes[row : row + 1], voters, trace.scores[:, column + 1], 0.5)
+    np.testing.assert_array_equal(voted.boxes[row], votes[0])
     still = Detector(replace(options, bbox=False)).trace(image)
     assert still.targets is None
     np.testing.assert_allclose(still.scores, trace.scores, atol=1e-5)

@@ -18,6 +18,7 @@ from detector.pipeline import Detector, Trace
 from proposals.boxes import from_xywh, iou
 from proposals.opencv import selective_search_opencv
 from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
+from proposals.voting import voted_boxes
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -172,6 +173,18 @@ def test_suppression_by_hand(detector, options, expected):
     assert found.sources.tolist() == PLACES.sources[regions].tolist()
     assert found.scores.tolist() == scores[regions, labels].tolist()
     assert found.image_size == (100, 50)
+
+
+def test_boxes_of_a_class_vote_on_where_it_is(detector):
+    image, scores = np.zeros((50, 100, 3), np.uint8), scores_of_places()
+    plain, voted = (
+        with_options(detector, nms=0.49, threshold=0.25, vote=vote).suppress(image, PLACES, scores) for vote in (0, 0.4)
+    )
+    assert voted.labels.tolist() == plain.labels.tolist() and voted.scores.tolist() == plain.scores.tolist()
+    for row, label in enumerate(plain.labels.tolist()):
+        expected = voted_boxes(plain.boxes[row : row + 1], PLACES.boxes, scores[:, label], 0.4)[0]
+        assert voted.boxes[row].tolist() == expected.tolist()
+    assert voted.boxes.tolist() != plain.boxes.tolist()
 
 
 def test_suppression_keeps_a_score_of_the_default_threshold_and_none_above_one(detector):

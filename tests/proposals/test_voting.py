@@ -1,0 +1,67 @@
+"""Box voting by hand, against a loop, and where nobody votes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from proposals.boxes import as_boxes, iou
+from proposals.voting import vote_per_class, voted_boxes
+
+CORNERS = arrays(np.float32, (6, 2, 2), elements=st.integers(0, 20).map(float))
+SCORES = arrays(np.float32, 6, elements=st.floats(0, 1, width=32))
+
+
+def test_by_hand():
+    """The second voter overlaps the first box by 0.8 and counts a quarter of it; the third, by 0.25, is no voter."""
+    voters = as_boxes([[0, 0, 10, 10], [0, 0, 8, 10], [0, 0, 5, 5]])
+    found = voted_boxes(voters[:1], voters, np.array([0.8, 0.4, 1.0], np.float32), 0.5)
+    np.testing.assert_allclose(found, [[0, 0, 0.8 * 10 + 0.2 * 8, 10]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_an_overlap_of_just_so_much_votes():
+    voters = as_boxes([[0, 0, 10, 10], [0, 0, 5, 10]])
+    scores = np.array([0.5, 0.5], np.float32)
+    np.testing.assert_allclose(voted_boxes(voters[:1], voters, scores, 0.5), [[0, 0, 7.5, 10]])
+    np.testing.assert_array_equal(voted_boxes(voters[:1], voters, scores, np.nextafter(0.5, 1)), voters[:1])
+
+
+def test_boxes_without_voters_stay():
+    boxes = as_boxes([[0, 0, 10, 10], [3, 3, 3, 9]])  # the second is empty and overlaps nothing, not even itself
+    np.testing.assert_array_equal(voted_boxes(boxes, boxes, np.zeros(2, np.float32), 0.5), boxes)
+    np.testing.assert_array_equal(voted_boxes(boxes[1:], boxes, np.ones(2, np.float32), 0.5), boxes[1:])
+    np.testing.assert_array_equal(voted_boxes(boxes, as_boxes([]), np.zeros(0, np.float32), 0.5), boxes)
+    assert voted_boxes(as_boxes([]), boxes, np.ones(2, np.float32), 0.5).shape == (0, 4)
+
+
+@given(CORNERS, CORNERS, SCORES, st.sampled_from([0.3, 0.5, 0.9]))
+def test_against_a_loop(a: np.ndarray, b: np.ndarray, scores: np.ndarray, overlap: float):
+    boxes, voters = (as_boxes(np.sort(corners, axis=1).reshape(-1, 4)) for corners in (a, b))
+    found = voted_boxes(boxes, voters, scores, overlap)
+    for row, box in enumerate(boxes):
+        votes = [
+            (float(score) ** 2, voter)
+            for score, voter in zip(scores, voters, strict=True)
+            if iou(box[None], voter[None])[0, 0] >= overlap
+        ]
+        total = sum(weight for weight, _ in votes)
+        wanted = sum(weight * voter.astype(np.float64) for weight, voter in votes) / total if total else box
+        assert found[row] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+def test_each_class_has_votes_of_its_own():
+    """Both classes keep box 0; only in the second has box 1 a score. Its voters lie ten pixels to the right."""
+    boxes = as_boxes([[0, 0, 10, 10], [0, 0, 8, 10]])
+    scores = np.array([[0.5, 0.5], [0.0, 0.5]], np.float32)
+
+    def voters(column: int) -> np.ndarray:
+        return boxes + np.float32([10, 0, 10, 0]) * column
+
+    kept = np.stack([boxes[0], voters(1)[0]])
+    found = vote_per_class(kept, np.array([0, 1]), voters, scores, 0.5)
+    np.testing.assert_allclose(found, [[0, 0, 10, 10], [10, 0, 19, 10]])
+    assert vote_per_class(kept[:0], np.zeros(0, np.int64), voters, scores, 0.5).shape == (0, 4)
