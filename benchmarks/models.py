@@ -5,8 +5,9 @@
 The networks share the first layers of the first one (Inception-v3 up to Mixed_7a), which are computed once. Classes
 of VOC and COCO are mapped to ILSVRC DET's; objects without a counterpart are left out. With --multibox every method
 of proposals is scored: Selective Search alone, MultiBox alone, both, and the latter two with scores weighed by
-MultiBox's confidence. Differences are paired over pictures, with 95 % intervals. --save keeps the detections, --scores
-the scores of every proposal, which a second run takes from there.
+MultiBox's confidence and with boxes that vote. Differences are paired over pictures, with 95 % intervals; an average is
+also compared with the best of its members. --scores keeps the scores of every proposal, which a second run takes from
+there. --context weighs the scores of averages by what the zero-shot network says of the whole picture, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from machine import machine
 
@@ -28,11 +30,11 @@ from detector.datasets.class_maps import to_det
 from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
-from detector.images import read_image
+from detector.images import RgbImage, read_image
 from detector.learned_proposals import MultiBox, load_multibox
 from detector.networks.layers import cut_after
 from detector.networks.openvino_graph import ends_model
-from detector.runtimes.classifier import DET, Scores, summed_leaves
+from detector.runtimes.classifier import DET, Classifier, Scores, load_classifier, summed_leaves
 from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_requests import Requests
 from detector.weights import find_model
@@ -40,6 +42,7 @@ from eval.bootstrap import bootstrap
 from eval.compare import compare
 from eval.detector_run import MIN_SCORE
 from eval.evaluation import TRUE_POSITIVE
+from eval.map_report import error_analysis, errors_as_text
 from eval.predictions import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import nms_per_class
@@ -47,6 +50,7 @@ from proposals.merge import merge
 from proposals.objectness import objectness, weighed
 from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
 from proposals.selective_search import selective_search
+from proposals.voting import POWER, softened_per_class, vote_per_class
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = {
@@ -54,29 +58,55 @@ SETS = {
     "coco": SHARED_DATA / "coco2017" / "val.json",
     "val2_mini": SHARED_DATA / "ilsvrc" / "val2_mini",
 }
-METHODS = {  # sources, and the weight of MultiBox's confidence
-    "ss": ((SELECTIVE_SEARCH, BOTH), 0.0),
-    "multibox": ((MULTIBOX, BOTH), 0.0),
-    "both": ((SELECTIVE_SEARCH, MULTIBOX, BOTH), 0.0),
-    "multibox, weighed": ((MULTIBOX, BOTH), DetectOptions.objectness),
-    "both, weighed": ((SELECTIVE_SEARCH, MULTIBOX, BOTH), DetectOptions.objectness),
+SEARCHED, LEARNED, ALL = (SELECTIVE_SEARCH, BOTH), (MULTIBOX, BOTH), (SELECTIVE_SEARCH, MULTIBOX, BOTH)
+SHARE, VOTE = DetectOptions.objectness, DetectOptions.vote
+METHODS = {  # sources, the weight of MultiBox's confidence, the IoU and power of box voting, and whether it is soft
+    "ss": (SEARCHED, 0.0, 0.0, POWER, False),
+    "multibox": (LEARNED, 0.0, 0.0, POWER, False),
+    "both": (ALL, 0.0, 0.0, POWER, False),
+    "multibox, weighed": (LEARNED, SHARE, 0.0, POWER, False),
+    "both, weighed": (ALL, SHARE, 0.0, POWER, False),
+    "both, weighed, as published": (ALL, SHARE, 0.5, 1, False),  # arXiv:1505.01749
+    "both, weighed, voted": (ALL, SHARE, VOTE, POWER, False),
+    "multibox, weighed, voted, soft": (LEARNED, SHARE, VOTE, POWER, True),
+    "both, weighed, voted, soft": (ALL, SHARE, VOTE, POWER, True),
 }
+CONTEXT_MODEL, LEAST_CONTEXT = "inception_v3@299", 0.01  # of the whole picture, and the least that it says of a class
 FROZEN = "Mixed_7a"  # what all networks of the table have in common
 BATCH = 8
 RESAMPLES = 1000
 
 
-def detections(proposals: Proposals, scores: Scores, size: tuple[int, int], o: DetectOptions) -> Detections:
+def detections(
+    proposals: Proposals, scores: Scores, size: tuple[int, int], o: DetectOptions, vote: float, power: float, soft: bool
+) -> Detections:
     """Return what is left of scored proposals, with the low threshold of an evaluation."""
     kept, columns = nms_per_class(proposals.boxes, scores[:, 1:], o.nms, MIN_SCORE, o.top)
+    boxes, own = proposals.boxes[kept], np.minimum(scores[kept, columns + 1], 1)
+    if vote:
+        boxes = vote_per_class(boxes, columns, lambda _: proposals.boxes, scores[:, 1:], vote, power)
+    if soft:
+        own = softened_per_class(boxes, own, columns, o.nms, 1 - SHARE)
     return Detections(
-        proposals.boxes[kept],
-        np.minimum(scores[kept, columns + 1], 1),
+        boxes,
+        own,
         columns + 1,
         proposals.sources[kept],
         size,
         det_names(),
     )
+
+
+def of_whole_picture(network: Classifier, image: RgbImage) -> Scores:
+    """Return the mean scores [1, 1 + classes] of a picture, of its middle square, and of both mirrored."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    x, y = (width - short) // 2, (height - short) // 2
+    size = (network.model.size,) * 2
+    parts = [
+        cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (image, image[y : y + short, x : x + short])
+    ]
+    return network(np.stack([*parts, *(part[:, ::-1] for part in parts)])).mean(axis=0, keepdims=True)
 
 
 def best_f1(scores: np.ndarray, right: np.ndarray, positives: int) -> tuple[float, float]:
@@ -117,6 +147,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), help=f"of {', '.join(SETS)}, or a COCO JSON file")
     parser.add_argument("--pictures", type=int, help="only so many of each set, evenly spaced")
     parser.add_argument("--with-boxes", action="store_true", help="only pictures with an object of the 200 classes")
+    parser.add_argument("--context", type=float, metavar="WEIGHT", help="of the whole picture's scores, 0..1")
     parser.add_argument("--plot", type=Path, help="picture of how often detections are right, by their scores")
     parser.add_argument("--size", type=int, help="side of the crops (default: the first model's)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
@@ -133,6 +164,7 @@ def main() -> None:
     hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
     network = Requests(core().compile_model(graph, "CPU", hints | {"NUM_STREAMS": "1"}))  # as the ensemble runs
     multibox = MultiBox(load_multibox(args.multibox)) if args.multibox else None
+    whole = load_classifier(find_model(CONTEXT_MODEL), "openvino", "cpu", "auto", 4) if args.context else None
     methods = METHODS if multibox else {"ss": METHODS["ss"]}
     names: list[str] = []
     averages: dict[str, list[int]] = {}
@@ -144,6 +176,7 @@ def main() -> None:
     averages |= {text: [names.index(name) for name in text.split("+")] for text in args.average}
     table: list[dict[str, object]] = []
     print(machine())
+    last = list(methods)[-1]
     for name in args.sets:
         truth = read_dataset(SETS.get(name, Path(name)))
         if args.pictures:
@@ -179,17 +212,35 @@ def main() -> None:
                     np.savez(file, boxes=proposals.boxes, scores=np.stack(rows).astype(np.float16))
             sides = dict(zip(names, rows, strict=True))
             sides |= {text: np.mean([rows[i] for i in members], axis=0) for text, members in averages.items()}
-            for method, (sources, share) in methods.items():
+            for method, (sources, share, vote, power, soft) in methods.items():
                 own = np.isin(proposals.sources, sources)
                 part = Proposals(proposals.boxes[own], proposals.scores[own], proposals.sources[own])
                 boxes[method] += len(part)
                 for side, scores in sides.items():
                     size = (image.shape[1], image.shape[0])
                     final = weighed(scores[own], None if of_boxes is None else of_boxes[own], share)
-                    found.setdefault((side, method), {})[number] = detections(part, final, size, o)
+                    found.setdefault((side, method), {})[number] = detections(part, final, size, o, vote, power, soft)
+            if whole:
+                seen = np.clip(of_whole_picture(whole, image), LEAST_CONTEXT, 1)
+                for side in averages:  # on top of the last method, which takes all proposals
+                    final = (weighed(sides[side], of_boxes, share) ** (1 - args.context) * seen**args.context).astype(
+                        np.float32
+                    )
+                    found.setdefault((side, f"context {args.context:g}"), {})[number] = detections(
+                        proposals, final, size, o, vote, power, soft
+                    )
             if sys.stderr.isatty():
                 print(f"\r{number + 1}/{len(truth.paths)}", end="", file=sys.stderr, flush=True)
-        report(name, truth, found, boxes, time.perf_counter() - begin, table)
+        report(
+            name,
+            truth,
+            found,
+            boxes,
+            time.perf_counter() - begin,
+            table,
+            last,
+            {side: [names[i] for i in of] for side, of in averages.items()},
+        )
     if args.json:
         args.json.write_text(json.dumps(table, indent=1))
     if args.plot:
@@ -203,25 +254,33 @@ def report(
     boxes: dict[str, int],
     seconds: float,
     table: list[dict[str, object]],
+    last: str,
+    averages: dict[str, list[str]],
 ) -> None:
-    """Print the table of one set; every row is compared with the first one."""
+    """Print the table of one set; every row is compared with the first one.
+
+    Averages are compared with their best member, too, and their errors counted, with the method `last`.
+    """
     present = len(np.unique(truth.labels))
     print(f"\n{name}: {len(truth.names)} pictures, {len(truth)} boxes of {present} classes, {seconds:.0f} s")
     print(
-        f"{'network':34}  {'proposals':17}  {'boxes':>6}  {'mAP %':>6}  {'95 % interval':>14}  {'over the first':>24}  "
+        f"{'network':34}  {'proposals':30}  {'boxes':>6}  {'mAP %':>6}  {'95 % interval':>14}  {'over the first':>24}  "
         f"{'best F1':>7}  {'at':>5}"
     )
     predictions = {key: Predictions.from_detections(of) for key, of in found.items()}
     first = next(iter(predictions.values()))
+    maps: dict[tuple[str, str], float] = {}
     for (side, method), own in predictions.items():
         evaluation = evaluate("ilsvrc", truth, own)
+        maps[side, method] = evaluation.mean_ap
+        count = boxes.get(method, boxes[last]) / len(truth.names)
         low, high = bootstrap(evaluation, truth, own, RESAMPLES).mean
         right = evaluation.matches.outcome == TRUE_POSITIVE
         f1, at = best_f1(own.scores, right, int(evaluation.matches.positives.sum()))
         versus = compare(truth, first, own, resamples=RESAMPLES)
         gain = f"{100 * versus.difference:+6.2f} ({100 * versus.interval[0]:+.2f} .. {100 * versus.interval[1]:+.2f})"
         print(
-            f"{side[-34:]:34}  {method:17}  {boxes[method] / len(truth.names):6.0f}  {100 * evaluation.mean_ap:6.2f}  "
+            f"{side[-34:]:34}  {method:30}  {count:6.0f}  {100 * evaluation.mean_ap:6.2f}  "
             f"{100 * low:5.1f} .. {100 * high:4.1f}  {gain:>24}  {f1:7.3f}  {at:5.2f}",
             flush=True,
         )
@@ -230,7 +289,7 @@ def report(
                 "set": name,
                 "network": side,
                 "proposals": method,
-                "boxes": boxes[method] / len(truth.names),
+                "boxes": count,
                 "map": evaluation.mean_ap,
                 "interval": [low, high],
                 "best_f1": [f1, at],
@@ -240,6 +299,20 @@ def report(
                 "ap": {truth.class_names[i - 1]: float(evaluation.ap[i - 1]) for i in evaluation.present.tolist()},
             }
         )
+    for side, members in averages.items():
+        best = max(members, key=lambda member: maps[member, last])
+        pairs = [(f"over its best member ({best})", predictions[best, last], predictions[side, last])]
+        pairs += [
+            (f"with {method}", predictions[side, last], own)
+            for (name, method), own in predictions.items()
+            if name == side and method not in boxes
+        ]
+        for text, a, b in pairs:
+            versus = compare(truth, a, b, resamples=RESAMPLES)
+            low, high = (100 * end for end in versus.interval)
+            print(f"{side}, {last}, {text}: {100 * versus.difference:+.2f} ({low:+.2f} .. {high:+.2f})")
+        own = predictions[side, last]
+        print(errors_as_text(error_analysis(truth, own, evaluate("ilsvrc", truth, own), None, None)))
 
 
 if __name__ == "__main__":

@@ -117,8 +117,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--vote",
         type=float,
         metavar="IOU",
-        help="boxes that overlap a detection by so much vote on where it is, 0..1; try 0.4 (default: "
-        f"{default.vote:g}: none, as the paper)",
+        help="boxes that overlap a detection by so much vote on where it is, 0..1; 0: none, as the paper "
+        f"(default: {default.vote:g})",
     )
     finding.add_argument(
         "--bbox",
@@ -157,7 +157,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--objectness",
         type=float,
         metavar="WEIGHT",
-        help=f"of MultiBox's confidence in a score, 0..1 (default: {default.objectness:g}; 0: none, as the paper)",
+        help="of MultiBox's confidence in a score, from 0 to below 1 "
+        f"(default: {default.objectness:g}; 0: none, as the paper)",
     )
     pipeline.add_argument(
         "--multibox", metavar="FILE", help="weights of MultiBox, a file or a run folder (default: those that ship)"
@@ -250,8 +251,10 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
         raise UsageError("--no-save and --out exclude each other")
     if options.proposals != "ss":
         _check_multibox(options)
-    elif args.multibox is not None:
-        raise UsageError("--multibox needs --proposals multibox or both")
+    else:
+        for name in ("multibox", "objectness"):
+            if getattr(args, name):
+                raise UsageError(f"--{name} needs --proposals multibox or both")
     _check_model(options.model, "--model " if args.model is not None else f"{args.config or DEFAULTS}: model ")
     if options.bbox:
         _check_boxes(options.model)

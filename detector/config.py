@@ -23,13 +23,13 @@ class DetectOptions:
     proposals: str = "both"  # ss, multibox or both (section 8)
     multibox: str = ""  # weights of the learned proposals: a file or a run folder; "": those that ship
     multibox_boxes: int = 200  # of them a picture (section 8)
-    objectness: float = 0.5  # weight of MultiBox's confidence in a score, ours; 0: none, as the paper
+    objectness: float = 0.5  # weight of MultiBox's confidence in a score, ours, below 1; 0: none, as the paper
     ss_boxes: int = 0  # Selective Search boxes a picture, best first; 0: all
     backend: str = "own"  # implementation of Selective Search: own or opencv
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
     threshold: float = 0.3  # best F1 of the default model (docs/models.md): detections of a lower score are not shown
     nms: float = 0.3  # R-CNN's IoU threshold, per class
-    vote: float = 0.0  # IoU from which boxes vote on where a detection is, arXiv:1505.01749; 0: none, as the paper
+    vote: float = 0.4  # IoU from which boxes vote on where a detection is (arXiv:1505.01749); 0: none, as the paper
     top: int = 100  # R-CNN: at most 100 boxes an image and class
     bbox: bool = False  # R-CNN's box regression, of `model`; GoogLeNet's entry had none, "due to lack of time"
     device: str = "auto"  # auto, cpu or cuda
@@ -43,6 +43,8 @@ class DetectOptions:
         for name in ("threshold", "nms", "vote", "cascade", "objectness"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        if self.objectness == 1:
+            raise ValueError("objectness must be below 1: with 1 all classes of a box have the same score")
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")
         for name, least, limit in (

@@ -205,7 +205,9 @@ class MultiBox:
     def describe(self) -> str:
         """Return in one line what runs where."""
         passes = "2 passes" if self.mirror else "1 pass"
-        return f"MultiBox ({self.top} boxes, {passes} at {self.weights.trunk.size} px, {self._network.precision})"
+        name = "" if Path(self.weights.file) == shipped_multibox() else f" {self.weights.file}"
+        where = f"{passes} at {self.weights.trunk.size} px, OpenVINO on the CPU, {self._network.precision}"
+        return f"MultiBox{name} ({self.top} boxes, {where})"
 
 
 def sub_crops(multibox: MultiBox, image: Image, windows: list[tuple[int, int, int, int]]) -> list[Proposals]:

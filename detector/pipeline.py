@@ -23,7 +23,7 @@ from proposals.merge import merge
 from proposals.objectness import objectness, weighed
 from proposals.opencv import selective_search_opencv
 from proposals.region_proposals import Proposals
-from proposals.voting import vote_per_class
+from proposals.voting import softened_per_class, vote_per_class
 
 if TYPE_CHECKING:
     from detector.learned_proposals import MultiBox
@@ -57,7 +57,7 @@ class Detector:
         o = self.options
         self.multibox = None if o.proposals == "ss" else _multibox(o)
         if o.backend == "own" and o.proposals != "multibox":
-            threading.Thread(target=_warm_up, daemon=True).start()
+            threading.Thread(target=_warm_up).start()  # no daemon: the end of Python would abort inside its kernels
         names = [o.model, *(name.strip() for name in o.ensemble.split(",") if name.strip())]
         models = [_model(name, o.crop_size) for name in names]
         check_heads(models)
@@ -128,7 +128,8 @@ class Detector:
 
         scores: [N, 1 + classes] of the proposals, column 0 being background; targets: [N, classes, 4], by which boxes
         are then moved and suppressed once more; None: they stay. Scores are weighed by the proposals' objectness first;
-        at the end all boxes that found a thing vote on where it is.
+        at the end all boxes that found a thing vote on where it is, and of those that then lie on each other the worse
+        lose score.
         """
         o = self.options
         size = (image.shape[1], image.shape[0])
@@ -146,11 +147,17 @@ class Detector:
             boxes = moved_boxes(boxes, targets[kept], columns, size)
             left = suppressed_again(boxes, scores[kept, columns + 1], columns, o.nms)
             boxes, kept, columns = boxes[left], kept[left], columns[left]
+        own = np.minimum(scores[kept, columns + 1], 1)
         if o.vote:
             boxes = vote_per_class(boxes, columns, of_class, scores[:, 1:], o.vote)
+            # the loss is the networks' part of the score
+            share = 1 if proposals.objectness is None else 1 - o.objectness
+            own = softened_per_class(boxes, own, columns, o.nms, share)
+            left = np.flatnonzero(own >= o.threshold)
+            boxes, kept, columns, own = boxes[left], kept[left], columns[left], own[left]
         return Detections(
             boxes=boxes,
-            scores=np.minimum(scores[kept, columns + 1], 1),
+            scores=own,
             labels=columns + 1,
             sources=proposals.sources[kept],
             image_size=size,
@@ -164,7 +171,12 @@ class Detector:
         if self.multibox is not None:
             search = [*(search if o.proposals == "both" else []), self.multibox.describe()]
         members = [member.describe() for member in self.members]
-        return "; ".join([*search, *members, *(["boxes moved by regression"] if o.bbox else [])])
+        after = ["boxes moved by regression"] if o.bbox else []
+        if self.multibox is not None and o.objectness:
+            after.append(f"scores weighed by objectness to the power {o.objectness:g}")
+        if o.vote:
+            after.append(f"boxes vote from IoU {o.vote:g}")
+        return "; ".join([*search, *members, *after])
 
 
 def _model(name: str, crop_size: int) -> Model:

@@ -211,6 +211,8 @@ def find_model(name: str) -> Model:
     path = Path(name)
     if path.is_dir():
         path /= TRAINED
+        if not path.is_file() and (Path(name) / "multibox.safetensors").is_file():
+            raise ValueError(f"{name}: a run of learned proposals, not of a classifier; use --multibox {name}")
         if not path.is_file():
             raise FileNotFoundError(f"{name}: this folder has no {TRAINED}; a training run writes it when it ends")
     if not path.is_file():
@@ -221,6 +223,8 @@ def find_model(name: str) -> Model:
             f"{DOWNLOADED} (without a download where torch's hub folder holds the file)"
         )
     metadata, keys = _header(path)
+    if "trunk" in metadata:
+        raise ValueError(f"{path}: weights of learned proposals, not of a classifier; use --multibox {path}")
     missing = [key for key in ("size", "mean", "scale", "network") if key not in metadata]
     if missing:
         raise ValueError(f"{path}: its metadata lacks '{missing[0]}'; not a weights file of this project")

@@ -26,10 +26,11 @@ def merge(
     to their numbers, to within one box. Walking down that order, a box goes where its IoU with a kept one of the other
     list is >= `near_duplicate`, and the kept one takes its source too (BOTH). Boxes of one list never remove each
     other. The scores are those of the order, 1 .. 1/N. Either list may be empty.
-    Raises: ValueError for a negative budget or a `near_duplicate` that is not above 0 and at most 1.
+    Raises: ValueError for a budget that is not two numbers of at least 0 (or None), or a `near_duplicate` that is not
+    above 0 and at most 1.
     """
-    if any(share is not None and share < 0 for share in budget):
-        raise ValueError(f"a budget must be at least 0 boxes or None, got {budget}")
+    if len(budget) != 2 or any(share is not None and share < 0 for share in budget):
+        raise ValueError(f"a budget must be two numbers of at least 0, or None, got {budget}")
     if not 0 < near_duplicate <= 1:
         raise ValueError(f"near_duplicate must be an IoU above 0 and at most 1, got {near_duplicate}")
     a, b = (found if share is None else found.top(share) for found, share in zip((a, b), budget, strict=True))

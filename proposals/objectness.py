@@ -23,8 +23,10 @@ def objectness(boxes: Boxes, learned: Proposals) -> Floats:
 def weighed(scores: npt.NDArray[np.float32], of_boxes: Floats | None, share: float) -> npt.NDArray[np.float32]:
     """Return scores [N, C] as scores^(1 - share) * objectness^share: geometric means; as they are without objectness.
 
-    of_boxes: [N], None for none; share: 0..1.
+    of_boxes: [N], None for none; share: 0..1. Raises: ValueError where the two are not of the same boxes.
     """
     if of_boxes is None or not share:
         return scores
+    if len(of_boxes) != len(scores):
+        raise ValueError(f"scores of {len(scores)} boxes, but objectness of {len(of_boxes)}")
     return np.asarray(scores ** np.float32(1 - share) * (of_boxes ** np.float32(share))[:, None], np.float32)

@@ -64,9 +64,10 @@ class OpenVinoClassifier:
 
     def describe(self) -> str:
         """Return in one line what runs where."""
+        streams = self._requests.streams
         return (
             f"{self.model.name} at {self.model.size} px, OpenVINO {ov.__version__.split('-')[0]} on the CPU, "
-            f"{self.precision}, {self._requests.streams} streams, batches of {self.batch_size}"
+            f"{self.precision}, {streams} stream{'' if streams == 1 else 's'}, batches of {self.batch_size}"
         )
 
 

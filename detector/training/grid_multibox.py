@@ -110,8 +110,11 @@ class GridTask:
         if not len(trained):
             raise ValueError("no picture is left to train on; lower held_out")
         boxes = np.concatenate([views.truth[row] for row in trained])
-        fine = kmeans_shapes(boxes, o.fine_shapes, o.pool_seed, high=SMALL)
-        coarse = kmeans_shapes(boxes, o.coarse_shapes, o.pool_seed, low=LARGE)
+        try:
+            fine = kmeans_shapes(boxes, o.fine_shapes, o.pool_seed, high=SMALL)
+            coarse = kmeans_shapes(boxes, o.coarse_shapes, o.pool_seed, low=LARGE)
+        except ValueError as error:
+            raise ValueError(f"{error}: lower fine_shapes or coarse_shapes, or take one grid (fine = '')") from None
         (c1, *grid1), (c2, *grid2) = trunk.shapes
         self.priors = grid_priors([(grid1[0], grid1[1]), (grid2[0], grid2[1])], [fine, coarse])
         self.deviation = deviations(self.priors)

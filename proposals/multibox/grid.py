@@ -35,7 +35,7 @@ def kmeans_shapes(boxes: Boxes, count: int, seed: int, low: float = 0.0, high: f
     if count < 1 or distinct < count:
         raise ValueError(
             f"{count} shapes of priors need as many distinct boxes with a root of the area in {low:g}..{high:g} of the "
-            f"picture's, there are {distinct}; ask for fewer shapes"
+            f"picture's, there are {distinct}"
         )
     found = np.exp(KMeans(count, n_init=N_INIT, random_state=seed).fit(np.log(sides)).cluster_centers_)
     return np.ascontiguousarray(found[np.argsort(found.prod(axis=1), kind="stable")], np.float32)

@@ -163,6 +163,10 @@ def test_multibox_without_weights_is_wrong_usage(
 def test_multibox_weights_without_multibox_are_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
     complaint = usage_error(capsys, "no.png", "--multibox", "mine.safetensors", "--proposals", "ss")
     assert complaint == "--multibox needs --proposals multibox or both"
+    complaint = usage_error(capsys, "no.png", "--objectness", "0.25", "--proposals", "ss")
+    assert complaint == "--objectness needs --proposals multibox or both"
+    complaint = usage_error(capsys, "no.png", "--objectness", "1")
+    assert complaint == "objectness must be below 1: with 1 all classes of a box have the same score"
     (album / "my.toml").write_text(
         "multibox = 'mine.safetensors'\nproposals = 'ss'"
     )  # a file of settings may have it for other runs

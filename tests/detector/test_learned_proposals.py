@@ -320,9 +320,10 @@ def test_what_is_no_picture_is_refused(multibox: MultiBox) -> None:
 
 
 def test_describe_says_what_runs(weights: MultiBoxWeights, multibox: MultiBox) -> None:
-    assert multibox.describe() == "MultiBox (200 boxes, 1 pass at 96 px, f32)"
+    assert multibox.describe() == f"MultiBox {weights.file} (200 boxes, 1 pass at 96 px, OpenVINO on the CPU, f32)"
     both = MultiBox(weights, "f32", top=50, mirror=True)
-    assert both.describe() == "MultiBox (50 boxes, 2 passes at 96 px, f32)"
+    assert both.describe() == f"MultiBox {weights.file} (50 boxes, 2 passes at 96 px, OpenVINO on the CPU, f32)"
+    assert MultiBox(load_multibox(shipped_multibox())).describe().startswith("MultiBox (200 boxes, 1 pass at 448 px, ")
 
 
 FINE, COARSE = "inception_3a", "inception_4d"  # 64 channels on 12 x 12, 136 on 6 x 6
@@ -497,8 +498,11 @@ def test_the_detector_proposes_from_both(trunk: Model, run: Path) -> None:
     for found in (ss, mb):  # none is lost but to a near-duplicate
         assert (iou(found.boxes, union.boxes).max(axis=1) >= np.float32(NEAR_DUPLICATE) - 1e-6).all()
     assert "Selective Search" in searched.describe() and "MultiBox" not in searched.describe()
-    assert learned.describe().startswith("MultiBox (200 boxes, 1 pass at 96 px,")
-    assert re.match(r"Selective Search \(own, superpixel scale 2\); MultiBox \(200 boxes", both.describe())
+    assert learned.describe().startswith(f"MultiBox {run / MULTIBOX_FILE} (200 boxes, 1 pass at 96 px,")
+    assert re.match(r"Selective Search \(own, superpixel scale 2\); MultiBox \S+ \(200 boxes", both.describe())
+    ends = "; scores weighed by objectness to the power 0.5; boxes vote from IoU 0.4"
+    assert both.describe().endswith(ends) and learned.describe().endswith(ends)
+    assert "objectness" not in searched.describe() and searched.describe().endswith("; boxes vote from IoU 0.4")
     few = Detector(options(trunk, run, proposals="both", ss_boxes=20, multibox_boxes=10)).propose(image)
     assert len(few) <= 30 and ((few.sources & SELECTIVE_SEARCH) > 0).sum() <= 20
     assert 1 <= (few.sources == MULTIBOX).sum() <= 10
@@ -556,7 +560,7 @@ def test_the_command_says_where_boxes_come_from(
     assert status == 0
     sources = {found["source"] for found in json.loads(out)["detections"]}
     assert sources and sources <= wanted and (proposals != "both" or {"selective search", "multibox"} <= sources)
-    assert ("MultiBox (200 boxes, 1 pass at 96 px" in err) == (proposals != "ss")
+    assert (f"MultiBox {run / MULTIBOX_FILE} (200 boxes, 1 pass at 96 px" in err) == (proposals != "ss")
 
 
 @pytest.mark.parametrize("proposals", ["both", "multibox"])

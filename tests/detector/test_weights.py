@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
 from detector.classes import det_names
+from detector.learned_proposals import shipped_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import convolutions
@@ -293,6 +294,14 @@ def test_other_formats_are_refused_with_the_cure(tmp_path):
     checkpoint.write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"pth: a torch checkpoint; .* is --model torchvision_googlenet"):
         find_model(str(checkpoint))
+    heads = shipped_multibox()
+    with pytest.raises(ValueError, match=r"weights of learned proposals, not of a classifier; use --multibox"):
+        find_model(str(heads))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / heads.name).write_bytes(heads.read_bytes())
+    with pytest.raises(ValueError, match=r"run: a run of learned proposals, not of a classifier; use --multibox"):
+        find_model(str(run))
     path = tmp_path / "brain.safetensors"
     arrays = {k: torch.from_numpy(v).bfloat16() for k, v in random_arrays(googlenet(201, width=0.25)).items()}
     save_torch(arrays, path, GOOGLENET | {"classes": "201", "width": "0.25"})

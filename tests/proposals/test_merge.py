@@ -122,6 +122,8 @@ def test_boxes_without_area_are_no_duplicates():
 def test_refuses():
     with pytest.raises(ValueError, match="budget"):
         merge(NONE, NONE, (-1, None))
+    with pytest.raises(ValueError, match="a budget must be two numbers of at least 0"):
+        merge(NONE, NONE, (10,))
     for threshold in (0, 1.1, float("nan")):
         with pytest.raises(ValueError, match="near_duplicate"):
             merge(NONE, NONE, near_duplicate=threshold)

@@ -48,6 +48,8 @@ def test_weighed_scores_are_geometric_means():
     np.testing.assert_allclose(weighed(scores, of_boxes, 1.0), [[0.5, 0.5], [0.1, 0.1]], rtol=1e-6)
     assert weighed(scores, of_boxes, 0.0) is scores and weighed(scores, None, 0.5) is scores
     assert weighed(scores, of_boxes, 0.5).dtype == np.float32
+    with pytest.raises(ValueError, match="scores of 2 boxes, but objectness of 1"):
+        weighed(scores, of_boxes[:1], 0.5)
 
 
 def test_proposals_keep_it_in_their_order_and_check_it():

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from proposals.boxes import as_boxes, iou
-from proposals.voting import vote_per_class, voted_boxes
+from proposals.voting import softened_per_class, vote_per_class, voted_boxes
 
 CORNERS = arrays(np.float32, (6, 2, 2), elements=st.integers(0, 20).map(float))
-SCORES = arrays(np.float32, 6, elements=st.floats(0, 1, width=32))
+SCORES, SCORES_OF_NINE = (arrays(np.float32, count, elements=st.floats(0, 1, width=32)) for count in (6, 9))
 
 
 def test_by_hand():
@@ -65,3 +65,34 @@ def test_each_class_has_votes_of_its_own():
     found = vote_per_class(kept, np.array([0, 1]), voters, scores, 0.5)
     np.testing.assert_allclose(found, [[0, 0, 10, 10], [10, 0, 19, 10]])
     assert vote_per_class(kept[:0], np.zeros(0, np.int64), voters, scores, 0.5).shape == (0, 4)
+
+
+def test_softened_scores_by_hand():
+    """Each of the first three has an IoU of 0.5 with the one before; the fourth is the first one in another class."""
+    boxes = as_boxes([[0, 0, 10, 10], [0, 0, 5, 10], [0, 0, 5, 5], [0, 0, 10, 10]])
+    scores, columns = np.array([0.8, 0.4, 0.2, 0.1], np.float32), np.array([7, 7, 7, 3])
+    np.testing.assert_allclose(softened_per_class(boxes, scores, columns, 0.5), [0.8, 0.2, 0.1, 0.1])
+    np.testing.assert_allclose(softened_per_class(boxes, scores, columns, 0.51), scores)
+    np.testing.assert_allclose(
+        softened_per_class(boxes, scores, columns, 0.5, 0.5), [0.8, 0.4 * 0.5**0.5, 0.2 * 0.5**0.5, 0.1], rtol=1e-6
+    )
+    same = softened_per_class(boxes[[0, 0]], np.array([0.5, 0.5], np.float32), np.array([0, 0]), 0.3)
+    assert same.tolist() == [0.5, 0]  # of equal ones the first
+    assert softened_per_class(boxes[:0], scores[:0], columns[:0], 0.3).shape == (0,)
+    assert scores.tolist() == [np.float32(s) for s in (0.8, 0.4, 0.2, 0.1)]  # those given stay
+
+
+@given(
+    arrays(np.float32, (9, 2, 2), elements=st.integers(0, 20).map(float)), SCORES_OF_NINE, st.sampled_from([0.3, 0.5])
+)
+def test_softened_scores_against_a_loop(corners: np.ndarray, scores: np.ndarray, overlap: float):
+    boxes, columns = as_boxes(np.sort(corners, axis=1).reshape(-1, 4)), np.arange(9) % 2
+    found = softened_per_class(boxes, scores, columns, overlap)
+    for row in range(9):
+        better = [
+            float(iou(boxes[row][None], boxes[other][None])[0, 0])
+            for other in range(9)
+            if columns[other] == columns[row] and (-scores[other], other) < (-scores[row], row)
+        ]
+        largest = max(better, default=0.0)
+        assert found[row] == pytest.approx(scores[row] * (1 - largest if largest >= overlap else 1), rel=1e-5, abs=1e-7)

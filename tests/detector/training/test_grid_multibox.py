@@ -184,6 +184,7 @@ def test_a_stopped_run_goes_on_where_it_was(
     ("extra", "message"),
     [
         (("fine_shapes=20",), "20 shapes of priors need as many distinct boxes with a root of the area in 0..0.12 of"),
+        (("fine_shapes=20",), ": lower fine_shapes or coarse_shapes, or take one grid (fine = '')"),
         (("coarse_shapes=99",), "99 shapes of priors need as many distinct boxes with a root of the area in 0.1..2 of"),
         (("held_out=0.999",), "no picture is left to train on; lower held_out"),
         (("fine=inception_5a",), "layer 'inception_5a' of the fine grid must come before 'inception_4d'"),
