@@ -1,9 +1,10 @@
 """Many pictures: pictures/s one after another and overlapped, and peak memory after 20 and after 200 of them.
 
-  python benchmarks/many_pictures.py [--pictures 200] [--ahead 2] [--size 500x375]
+  python benchmarks/many_pictures.py [--pictures 200] [--ahead 2] [--size 500x375] [--model NAME] [--memory]
 
 Each way runs in a process of its own on the same pictures, the samples in turn, saved at `--size` (0: as they are);
-reading, proposals, crops, network and suppression are timed together, loading and one warm-up picture are not.
+reading, proposals, crops, network and suppression are timed together, loading and one warm-up picture are not. --memory
+runs the overlapped way alone.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(folder: Path, pictures: int, ahead: int) -> dict[str, float]:
+def measure(folder: Path, pictures: int, ahead: int, model: str) -> dict[str, float]:
     """Return pictures/s and CPU-s a picture, the seconds of each stage, and MB after `EARLY` and all pictures."""
     paths = sorted(folder.glob("*.png"))
-    detector = Detector(DetectOptions())
+    detector = Detector(DetectOptions(model=model))
     detector(read_image(paths[0]))
     stages: dict[str, float] = {}
     early = crops = detections = 0.0
@@ -73,22 +74,29 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--ahead", type=int, default=2)
     parser.add_argument("--size", default="500x375")
+    parser.add_argument("--model", default=DetectOptions.model)
+    parser.add_argument("--memory", action="store_true", help="only the overlapped way")
     parser.add_argument("--way", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.way is not None:
-        print(json.dumps(measure(args.way, args.pictures, args.ahead)))
+        print(json.dumps(measure(args.way, args.pictures, args.ahead, args.model)))
         return
     print(machine())
-    print(f"{args.pictures} pictures, {args.size}; overlapped: {args.ahead} read ahead")
+    print(f"{args.pictures} pictures, {args.size}, {args.model}; overlapped: {args.ahead} read ahead")
     with tempfile.TemporaryDirectory() as name:
         save_samples(Path(name), args.size)
         ways = []
-        for ahead in (0, args.ahead):
+        for ahead in (args.ahead,) if args.memory else (0, args.ahead):
             command = [sys.executable, __file__, "--way", name, "--pictures", str(args.pictures), "--ahead", str(ahead)]
+            command += ["--model", args.model]
             ways.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+    labels = {"MB early": f"MB after {min(EARLY, args.pictures)}", "MB": f"MB after {args.pictures}"}
+    if args.memory:
+        for key, value in ways[0].items():
+            print(f"{labels.get(key, key):20}{value:12.3f}")
+        return
     plain, overlapped = ways
     print(f"\n{'':20}{'one by one':>12}{'overlapped':>12}{'ratio':>8}")
-    labels = {"MB early": f"MB after {min(EARLY, args.pictures)}", "MB": f"MB after {args.pictures}"}
     for key in plain:
         ratio = overlapped[key] / plain[key] if plain[key] else float("nan")
         print(f"{labels.get(key, key):20}{plain[key]:12.3f}{overlapped[key]:12.3f}{ratio:8.2f}")

@@ -19,22 +19,22 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from machine import machine
 
 from detector.classes import det_names
 from detector.config import DetectOptions
+from detector.context import CONTEXT_MODEL, in_context, whole_picture
 from detector.crops import warp
 from detector.datasets.class_maps import to_det
 from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
-from detector.images import RgbImage, read_image
+from detector.images import read_image
 from detector.learned_proposals import MultiBox, load_multibox
 from detector.networks.layers import cut_after
 from detector.networks.openvino_graph import ends_model
-from detector.runtimes.classifier import DET, Classifier, Scores, load_classifier, summed_leaves
+from detector.runtimes.classifier import DET, Scores, load_classifier, summed_leaves
 from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_requests import Requests
 from detector.weights import find_model
@@ -71,7 +71,6 @@ METHODS = {  # sources, the weight of MultiBox's confidence, the IoU and power o
     "multibox, weighed, voted, soft": (LEARNED, SHARE, VOTE, POWER, True),
     "both, weighed, voted, soft": (ALL, SHARE, VOTE, POWER, True),
 }
-CONTEXT_MODEL, LEAST_CONTEXT = "inception_v3@299", 0.01  # of the whole picture, and the least that it says of a class
 FROZEN = "Mixed_7a"  # what all networks of the table have in common
 BATCH = 8
 RESAMPLES = 1000
@@ -95,18 +94,6 @@ def detections(
         size,
         det_names(),
     )
-
-
-def of_whole_picture(network: Classifier, image: RgbImage) -> Scores:
-    """Return the mean scores [1, 1 + classes] of a picture, of its middle square, and of both mirrored."""
-    height, width = image.shape[:2]
-    short = min(height, width)
-    x, y = (width - short) // 2, (height - short) // 2
-    size = (network.model.size,) * 2
-    parts = [
-        cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (image, image[y : y + short, x : x + short])
-    ]
-    return network(np.stack([*parts, *(part[:, ::-1] for part in parts)])).mean(axis=0, keepdims=True)
 
 
 def best_f1(scores: np.ndarray, right: np.ndarray, positives: int) -> tuple[float, float]:
@@ -221,14 +208,11 @@ def main() -> None:
                     final = weighed(scores[own], None if of_boxes is None else of_boxes[own], share)
                     found.setdefault((side, method), {})[number] = detections(part, final, size, o, vote, power, soft)
             if whole:
-                seen = np.clip(of_whole_picture(whole, image), LEAST_CONTEXT, 1)
+                seen = whole(whole_picture(image, whole.model.size))
                 for side in averages:  # on top of the last method, which takes all proposals
-                    final = (weighed(sides[side], of_boxes, share) ** (1 - args.context) * seen**args.context).astype(
-                        np.float32
-                    )
-                    found.setdefault((side, f"context {args.context:g}"), {})[number] = detections(
-                        proposals, final, size, o, vote, power, soft
-                    )
+                    final = in_context(weighed(sides[side], of_boxes, share), seen, args.context)
+                    own = detections(proposals, final, size, o, vote, power, soft)
+                    found.setdefault((side, f"context {args.context:g}"), {})[number] = own
             if sys.stderr.isatty():
                 print(f"\r{number + 1}/{len(truth.paths)}", end="", file=sys.stderr, flush=True)
         report(

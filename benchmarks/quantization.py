@@ -30,7 +30,8 @@ from detector.proposal_crops import picture_paths, proposal_crops
 from detector.quantize import CROPS, quantized_file
 from detector.runtimes.classifier import DET, Crops, Scores, summed_leaves
 from detector.runtimes.openvino_core import core
-from detector.weights import Model, find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model, find_model
 from eval.detector_run import MIN_SCORE
 from eval.predictions import Predictions
 from eval.protocols import evaluate

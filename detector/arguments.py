@@ -161,6 +161,13 @@ def make_parser() -> argparse.ArgumentParser:
         f"(default: {default.objectness:g}; 0: none, as the paper)",
     )
     pipeline.add_argument(
+        "--context",
+        type=float,
+        metavar="WEIGHT",
+        help="of what the picture as a whole shows in the score of a class, from 0 to below 1; try 0.2 with "
+        f"--threshold 0.2 (default: {default.context:g}: none, as the paper)",
+    )
+    pipeline.add_argument(
         "--multibox", metavar="FILE", help="weights of MultiBox, a file or a run folder (default: those that ship)"
     )
     pipeline.add_argument("--device", choices=CHOICES["device"], help=f"(default: {default.device})")

@@ -24,6 +24,7 @@ class DetectOptions:
     multibox: str = ""  # weights of the learned proposals: a file or a run folder; "": those that ship
     multibox_boxes: int = 200  # of them a picture (section 8)
     objectness: float = 0.5  # weight of MultiBox's confidence in a score, ours, below 1; 0: none, as the paper
+    context: float = 0.0  # weight of the whole picture's classes in a score, ours, below 1; 0: none, as the paper
     ss_boxes: int = 0  # Selective Search boxes a picture, best first; 0: all
     backend: str = "own"  # implementation of Selective Search: own or opencv
     superpixel_scale: int = 2  # section 8: superpixel size increased by 2x
@@ -40,11 +41,13 @@ class DetectOptions:
     seed: int = 0  # of the proposals' ranking
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "nms", "vote", "cascade", "objectness"):
+        for name in ("threshold", "nms", "vote", "cascade", "objectness", "context"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         if self.objectness == 1:
             raise ValueError("objectness must be below 1: with 1 all classes of a box have the same score")
+        if self.context == 1:
+            raise ValueError("context must be below 1: with 1 all boxes of a class have the same score")
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")
         for name, least, limit in (

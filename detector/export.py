@@ -17,7 +17,8 @@ from detector.agreement import Agreement
 from detector.console import Console, Parser, UsageError, run
 from detector.exported import IR, ONNX, TOLERANCES, check, compare, require_packages
 from detector.files import check_folder
-from detector.weights import Model, file_digest, find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model, file_digest, find_model
 
 if TYPE_CHECKING:
     import openvino as ov

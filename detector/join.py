@@ -20,7 +20,8 @@ from detector.export import check_target
 from detector.networks.inception_v3 import SHARED
 from detector.networks.layers import Conv, convolutions, cut_after
 from detector.runtimes.classifier import Crops
-from detector.weights import SOFTMAX, Model, Weights, find_model, load_weights
+from detector.weight_arrays import Weights, load_weights
+from detector.weights import SOFTMAX, Model, find_model
 from detector.weights_writer import save_weights
 
 PROGRAM = "python -m detector.join"

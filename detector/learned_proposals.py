@@ -113,13 +113,13 @@ def load_multibox(path: str | Path) -> MultiBoxWeights:
             raise ValueError(f"{path}: is not the file that ships (sha256); install the package again")
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
-    wanted = GRID_ARRAYS if "fine" in metadata else ARRAYS
+    wanted = GRID_ARRAYS if metadata.get("fine") else ARRAYS
     missing = [key for key in KEYS if key not in metadata] + [name for name in wanted if name not in arrays]
     if missing:
         raise ValueError(f"{path}: lacks '{missing[0]}'; not a weights file of MultiBox")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError(f"{path}: has a value that is not a finite number; train it again")
-    (_check_grid_shapes if "fine" in metadata else _check_shapes)(path, arrays)
+    (_check_grid_shapes if metadata.get("fine") else _check_shapes)(path, arrays)
     if not metadata["size"].isdecimal():
         raise ValueError(f"{path}: the size of its metadata is no number; train it again")
     trunk = replace(find_model(metadata["trunk"]), size=int(metadata["size"]))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from detector.box_moves import moved_boxes, suppressed_again
 from detector.config import DetectOptions
+from detector.context import CONTEXT_MODEL, in_context, whole_picture
 from detector.crops import warp
 from detector.detections import Detections
 from detector.ensemble import RegionScores, check_heads, score_regions
@@ -28,6 +29,7 @@ from proposals.voting import softened_per_class, vote_per_class
 if TYPE_CHECKING:
     from detector.learned_proposals import MultiBox
 
+VIEWS = 4  # of a picture for its context
 SEARCH_THREADS = 2  # fast mode has two colour spaces
 
 
@@ -66,6 +68,14 @@ class Detector:
             load_classifier(model, o.runtime, o.device, o.precision, o.batch_size, targets=targets)
             for model, targets in zip(models, moved, strict=True)
         )
+
+        self.whole = (
+            load_classifier(find_model(CONTEXT_MODEL), o.runtime, o.device, "auto", VIEWS) if o.context else None
+        )
+        if self.whole is not None and self.whole.model.labels != self.classify.model.labels:
+            raise ValueError(
+                f"{names[0]} has classes of its own, of which {CONTEXT_MODEL} knows nothing; leave out context"
+            )
 
         for name, member in zip(names[1:], self.members[1:], strict=True):
             if member.model.labels != self.classify.model.labels:
@@ -127,13 +137,16 @@ class Detector:
         """Return the detections that the threshold and non-maximum suppression, class by class, leave (R-CNN).
 
         scores: [N, 1 + classes] of the proposals, column 0 being background; targets: [N, classes, 4], by which boxes
-        are then moved and suppressed once more; None: they stay. Scores are weighed by the proposals' objectness first;
+        are then moved and suppressed once more; None: they stay. Scores are weighed by the proposals' objectness first,
+        and by what the picture as a whole shows, where the options say so;
         at the end all boxes that found a thing vote on where it is, and of those that then lie on each other the worse
         lose score.
         """
         o = self.options
         size = (image.shape[1], image.shape[0])
         scores = weighed(scores, proposals.objectness, o.objectness)
+        if self.whole is not None:
+            scores = in_context(scores, self.whole(whole_picture(image, self.whole.model.size)), o.context)
         kept, columns = nms_per_class(proposals.boxes, scores[:, 1:], o.nms, o.threshold, o.top)
         boxes = proposals.boxes[kept]
 
@@ -174,6 +187,8 @@ class Detector:
         after = ["boxes moved by regression"] if o.bbox else []
         if self.multibox is not None and o.objectness:
             after.append(f"scores weighed by objectness to the power {o.objectness:g}")
+        if self.whole is not None:
+            after.append(f"scores weighed by {self.whole.model.name} of the whole picture to the power {o.context:g}")
         if o.vote:
             after.append(f"boxes vote from IoU {o.vote:g}")
         return "; ".join([*search, *members, *after])

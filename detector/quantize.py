@@ -17,7 +17,8 @@ from detector.console import Console, Parser, UsageError, run
 from detector.export import check_target
 from detector.files import write_bytes_atomic
 from detector.networks.layers import has_lrn
-from detector.weights import Model, file_digest, find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model, file_digest, find_model
 from detector.weights_writer import model_metadata, sorted_metadata
 
 if TYPE_CHECKING:

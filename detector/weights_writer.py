@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from detector.classes import IMAGENET_CLASSES
 from detector.files import write_bytes_atomic
-from detector.weights import BOXES, OPTIONAL, SOFTMAX, Model, check_arrays
+from detector.weight_arrays import check_arrays
+from detector.weights import BOXES, OPTIONAL, SOFTMAX, Model
 
 
 def save_weights(

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from detector.networks.torch_module import ConvReLU, margin_scores
-from detector.weights import SVM, Model, Weights
+from detector.weight_arrays import Weights
+from detector.weights import SVM, Model
 
 if TYPE_CHECKING:
     import onnx

@@ -27,7 +27,8 @@ from detector.networks.layers import (
     MaxPool,
     Members,
 )
-from detector.weights import BOXES, SVM, Model, Weights, load_weights
+from detector.weight_arrays import Weights, load_weights
+from detector.weights import BOXES, SVM, Model
 
 LEVELS = 256  # of an 8-bit quantization
 GRAPHS = 2  # raised when other graphs are built from the same weights: compiled ones in the cache are then of no use

@@ -20,7 +20,8 @@ from detector.networks.layers import (
     MaxPool,
     Members,
 )
-from detector.weights import BOXES, Weights
+from detector.weight_arrays import Weights
+from detector.weights import BOXES
 
 Norm = Literal["none", "batch"]
 EPSILON = 1e-3  # of batch norm, as TF-Slim's and torchvision's Inception networks

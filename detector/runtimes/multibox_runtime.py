@@ -15,7 +15,8 @@ from detector.networks.costs import cost
 from detector.networks.openvino_graph import features_model
 from detector.runtimes.openvino_core import compiled_model
 from detector.runtimes.openvino_runtime import checked_precision
-from detector.weights import Model, file_digest, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model, file_digest
 from proposals.multibox.coding import STD
 from proposals.multibox.decoding import GRID_NMS, NMS
 from proposals.multibox.grid import deviations, grid_priors

@@ -9,7 +9,8 @@ from detector.runtimes.classifier import CPU_BATCH, WriteCrops
 from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_requests import Requests, Rows
 from detector.runtimes.openvino_runtime import checked_precision
-from detector.weights import Model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model
 
 
 class OpenVinoFeatures:

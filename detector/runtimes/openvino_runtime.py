@@ -11,7 +11,8 @@ from detector.networks.openvino_graph import scores_model
 from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
 from detector.runtimes.openvino_core import compiled_model, core
 from detector.runtimes.openvino_requests import Requests
-from detector.weights import Model, file_digest, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model, file_digest
 
 PRECISIONS = ("f32", "bf16", "int8")
 

@@ -26,7 +26,8 @@ from detector.training.loop import Batch, Group
 from detector.training.options import ClassifierOptions, DistillOptions
 from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
-from detector.weights import TRAINED, find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import TRAINED, find_model
 from detector.weights_writer import save_weights
 
 SHORT_SIDE = 256 / 224  # of a validated picture over the crop's, section 7's first scale

@@ -35,7 +35,8 @@ from detector.training.region_pool import RegionPool
 from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
 from detector.training.temperature import fit_temperature, fold_temperature
-from detector.weights import SVM, TRAINED, Model, Weights, find_model, load_weights
+from detector.weight_arrays import Weights, load_weights
+from detector.weights import SVM, TRAINED, Model, find_model
 from detector.weights_writer import save_weights
 
 VALIDATED = 4096  # held-out regions that are looked at, half of them foreground

@@ -41,9 +41,9 @@ class Views:
         return len(self.pictures)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of the pictures' names, windows and boxes, in hexadecimal."""
+        """Return a SHA-256 of the pictures' names and sets, windows and boxes, in hexadecimal."""
         digest = hashlib.sha256("\n".join(path.name for path in self.paths).encode("utf-8", "surrogateescape"))
-        for array in (self.pictures, self.windows, self.mirrored, self.partial, *self.truth):
+        for array in (self.pictures, self.sets, self.windows, self.mirrored, self.partial, *self.truth):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 

@@ -30,7 +30,8 @@ from detector.training.box_regression import BoxRegressionOptions, train_box_reg
 from detector.training.feature_cache import fill_cache
 from detector.training.head_stages import picture_features
 from detector.training.region_pool import build_pool, read_sources
-from detector.weights import Model, find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model, find_model
 from detector.weights_writer import save_weights
 from proposals.boxes import as_boxes, iou
 from proposals.region_proposals import SELECTIVE_SEARCH, Proposals

@@ -15,7 +15,8 @@ from detector.networks.inception_v3 import INCEPTION_V3, SHARED, inception_v3
 from detector.networks.layers import convolutions, cut_after
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.samples import sample_path, samples_folder
-from detector.weights import Model, Weights, find_model, load_weights
+from detector.weight_arrays import Weights, load_weights
+from detector.weights import Model, find_model
 from detector.weights_writer import save_weights
 
 SIZE = 96

@@ -35,7 +35,8 @@ from detector.networks.training_module import fold, training_network
 from detector.pipeline import Detector
 from detector.runtimes.multibox_runtime import MultiBoxNetwork
 from detector.samples import sample_path, samples_folder
-from detector.weights import Model, file_digest, find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model, file_digest, find_model
 from detector.weights_writer import save_weights
 from proposals.boxes import iou
 from proposals.merge import NEAR_DUPLICATE
@@ -146,6 +147,11 @@ def damaged(run: Path, target: Path, change: Callable[[Arrays, dict[str, str]], 
     change(arrays, metadata)
     save_file(arrays, target, metadata)
     return target
+
+
+def test_an_empty_fine_layer_is_none(run: Path, tmp_path: Path) -> None:
+    path = damaged(run, tmp_path / "empty.safetensors", lambda arrays, metadata: metadata.update(fine=""))
+    assert load_multibox(path).fine == "" and load_multibox(path).cut == load_multibox(run).cut
 
 
 def nan(arrays: Arrays, metadata: dict[str, str]) -> None:

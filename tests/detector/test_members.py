@@ -39,7 +39,8 @@ from detector.runtimes.classifier import load_classifier
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.runtimes.torch_runtime import TorchClassifier
 from detector.samples import sample_path
-from detector.weights import Model, Weights, check_arrays, find_model, load_weights
+from detector.weight_arrays import Weights, check_arrays, load_weights
+from detector.weights import Model, find_model
 from detector.weights_writer import save_weights
 from proposals.selective_search import selective_search
 

@@ -21,7 +21,8 @@ from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_features import OpenVinoFeatures
 from detector.runtimes.openvino_requests import Requests
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.weights import Model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model
 from detector.weights_writer import save_weights
 
 SIZE, LAYER, CHANNELS, GRID = 96, "inception_4e", 208, 3  # 832 channels of width 1, pooled behind the module

@@ -20,7 +20,8 @@ from detector.quantize import main, quantize, quantized_file
 from detector.runtimes.classifier import load_classifier
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.samples import sample_path
-from detector.weights import find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import find_model
 from detector.weights_writer import save_weights, sorted_metadata
 
 SIZE = 80

@@ -147,7 +147,7 @@ def test_precision_auto_is_int8_for_weights_trained_for_it():
 def test_int8_rounds_after_every_convolution():
     from detector.classes import leaf_matrix
     from detector.networks.openvino_graph import scores_model
-    from detector.weights import load_weights
+    from detector.weight_arrays import load_weights
 
     weights = load_weights(MODEL)
     for int8, count in ((True, 95), (False, 0)):  # 94 convolutions with ReLU, and the input

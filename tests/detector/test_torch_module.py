@@ -15,7 +15,8 @@ from detector.networks.training_module import AuxiliaryHead, fold, start_from, t
 from detector.runtimes.classifier import summed_leaves
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.runtimes.torch_runtime import TorchClassifier
-from detector.weights import Weights, find_model
+from detector.weight_arrays import Weights
+from detector.weights import find_model
 from detector.weights_writer import save_weights
 
 INPUT = {"mean": 127.5, "scale": 60.0}

@@ -17,7 +17,8 @@ from detector.learned_proposals import shipped_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import convolutions
-from detector.weights import Weights, describe_models, find_model, load_weights, model_names, split_size
+from detector.weight_arrays import Weights, load_weights
+from detector.weights import describe_models, find_model, model_names, split_size
 from detector.weights_writer import save_weights
 
 SHIPPED = find_model("inception_v3")

@@ -27,7 +27,8 @@ from detector.training.options import FinetuneOptions
 from detector.training.region_pool import RegionPool, build_pool, read_sources
 from detector.training.run_folder import read_log
 from detector.training.world import World
-from detector.weights import Model, Weights, find_model, load_weights
+from detector.weight_arrays import Weights, load_weights
+from detector.weights import Model, find_model
 from detector.weights_writer import save_weights
 from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
 from proposals.store import PictureProposals, write_store

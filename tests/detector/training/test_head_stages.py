@@ -35,7 +35,8 @@ from detector.training.head_options import BboxStageOptions, SvmStageOptions
 from detector.training.head_stages import picture_features
 from detector.training.region_pool import IGNORED, RegionPool, Source, build_pool, read_sources
 from detector.training.svm_head import SvmHead, SvmOptions, svm_margins, train_svms
-from detector.weights import Model, find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import Model, find_model
 from detector.weights_writer import save_weights
 from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
 from proposals.store import PictureProposals, ProposalStore, write_store

@@ -22,7 +22,8 @@ from detector.training.region_loss import region_loss
 from detector.training.region_pool import RegionPool, build_pool, read_sources
 from detector.training.run_folder import RunFolder
 from detector.training.temperature import fit_temperature, fold_temperature
-from detector.weights import find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import find_model
 from detector.weights_writer import save_weights
 from proposals.region_proposals import Proposals
 

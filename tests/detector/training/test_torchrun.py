@@ -12,7 +12,8 @@ import pytest
 
 from detector.training.checkpoint import load_checkpoint
 from detector.training.run_folder import read_log
-from detector.weights import find_model, load_weights
+from detector.weight_arrays import load_weights
+from detector.weights import find_model
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,106 @@
+"""The arrays of a network's weights file, checked against its sha256 and against the shapes that the network needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detector.networks.layers import convolutions
+from detector.weights import BOXES, Array, Model
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The arrays of one network with batch norm folded in, 8-bit or float (scripts/inception_v3_from_tflite.py)."""
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    def kernel(self, name: str) -> Array:
+        """Return the weights of convolution `name`: float32 [out, in, height, width]."""
+        values = self.arrays[f"{name}.weight"]
+        if values.dtype == np.int8:
+            return values * self.arrays[f"{name}.scale"].astype(np.float32)[:, None, None, None]
+        if values.dtype != np.uint8:
+            return values.astype(np.float32)
+        scale, zero = self.arrays[f"{name}.quantization"]
+        return np.asarray((values.astype(np.float32) - zero) * scale, dtype=np.float32)
+
+    def bias(self, name: str) -> Array:
+        """Return the bias of convolution `name`: float32 [out]."""
+        return self.arrays[f"{name}.bias"].astype(np.float32)
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """Return the interval that the output of convolution `name` was quantized to in training."""
+        low, high = self.arrays[f"{name}.range"]
+        return float(low), float(high)
+
+
+def load_weights(model: Model) -> Weights:
+    """Return the weights of a model, read from its file and checked against its sha256 and its network's shapes.
+
+    Raises: OSError when the file cannot be read; ValueError when it is damaged or does not fit the network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    _ = model.layers  # raises for a network that has no weights file
+    path = Path(model.file)
+    content = path.read_bytes()
+    if model.sha256 and hashlib.sha256(content).hexdigest() != model.sha256:
+        raise ValueError(
+            f"{path}: damaged or truncated (its sha256 is not the recorded one); install the package again"
+        )
+    try:
+        arrays = load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
+    except KeyError as error:  # numpy has no such type
+        raise ValueError(f"{path}: holds arrays of type {error}; save them as float32 or float16") from None
+    check_arrays(model, arrays)
+    return Weights(arrays)
+
+
+def check_arrays(model: Model, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise ValueError, naming the file and the array, unless `arrays` are those that the network needs."""
+    for conv in convolutions(model.layers):
+        wanted: dict[str, tuple[int, ...]] = {
+            "weight": (conv.outputs, conv.inputs, *conv.kernel),
+            "bias": (conv.outputs,),
+        }
+        stored = arrays.get(f"{conv.name}.weight")
+        if stored is not None and stored.dtype == np.uint8:
+            wanted["quantization"] = (2,)
+        if stored is not None and stored.dtype == np.int8:
+            wanted["scale"] = (conv.outputs,)
+        if model.quantized and conv.relu:
+            wanted["range"] = (2,)
+        for part, shape in wanted.items():
+            _check(model, f"{conv.name}.{part}", arrays.get(f"{conv.name}.{part}"), shape)
+    if model.boxes:
+        moves = 4 * (model.classes - 1)
+        for part, shape in (("weight", (moves, model.classifier.inputs)), ("bias", (moves,))):
+            _check(model, f"{BOXES}.{part}", arrays.get(f"{BOXES}.{part}"), shape)
+
+
+def _check(model: Model, name: str, found: npt.NDArray[np.generic] | None, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless the array `name` is there, of that shape and finite; an interval must not be empty."""
+    path = model.file
+    if found is None or found.shape != shape:
+        what = "is missing" if found is None else f"has shape {list(found.shape)}"
+        variant = f" of width {model.width:g} and {model.classes} outputs" if model.network == "googlenet" else ""
+        raise ValueError(
+            f"{path}: {name} {what}, {model.network}{variant} needs {list(shape)}; the file belongs to another "
+            "network, or its metadata names other classes or another width than it has"
+        )
+    if found.dtype not in (np.float16, np.float32, np.uint8, np.int8):
+        raise ValueError(f"{path}: {name} holds {found.dtype}; save it as float32 or float16")
+    if not np.isfinite(found.astype(np.float32)).all():
+        raise ValueError(f"{path}: {name} has a value that is not a finite number; train or convert it again")
+    if name.endswith(".range") and not found[0] < found[1]:
+        raise ValueError(f"{path}: {name} is an empty interval; train or convert it again")
