@@ -83,7 +83,7 @@ def main() -> None:
     if not DATA.is_dir():
         sys.exit(f"{DATA}: not there; this benchmark needs the val2_mini pictures")
     first, *others = args.members
-    options = DetectOptions(model=first, ensemble=",".join(others))
+    options = DetectOptions(model=first, ensemble=",".join(others), proposals="ss")
     detector = Detector(options)
     truth = read_dataset(DATA)
     truth = truth.select(range(len(truth.names))[: args.pictures])

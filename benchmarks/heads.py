@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", help="of the networks (default: auto)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
-    o = evaluation_options(DetectOptions(model=args.bbox, bbox=True, precision=args.precision))
+    o = evaluation_options(DetectOptions(model=args.bbox, bbox=True, precision=args.precision, vote=0.0))
     detector = Detector(o)
     soft, svm_model = detector.classify.model, find_model(args.svm)
     if soft.head == SVM or svm_model.head != SVM or soft.labels != svm_model.labels:

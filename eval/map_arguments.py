@@ -46,7 +46,12 @@ def map_parser() -> argparse.ArgumentParser:
     what.add_argument("--predictions-format", choices=(AUTO, *PREDICTION_FORMATS), default=AUTO, help="(default: auto)")
     what.add_argument("--model", metavar="NAME", help="of the detector, or a weights file")
     what.add_argument("--proposals", choices=("ss", "multibox", "both"), help="of the detector")
-    what.add_argument("--detect-config", type=Path, metavar="FILE", help="TOML file of the detector's settings")
+    what.add_argument(
+        "--detect-config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file of the detector's settings: multibox, objectness, vote, ... (keys of configs/detect.toml)",
+    )
     what.add_argument("--out", type=Path, metavar="FILE", help="Parquet file of the detector's predictions, resumable")
     score = parser.add_argument_group("score")
     score.add_argument(
