@@ -26,9 +26,9 @@ import numpy as np
 from machine import machine
 from random_googlenet import dog, random_googlenet
 
-from detector.config import DetectOptions
-from detector.draw import save_picture
-from detector.pipeline import Detector
+from detector.detector import Detector
+from detector.drawing import save_picture
+from detector.options import DetectOptions
 from proposals.frame import Image
 
 PEER_BATCH = 128

@@ -18,18 +18,18 @@ import numpy as np
 import numpy.typing as npt
 from machine import machine
 
-from detector.config import DetectOptions
 from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
+from detector.detector import Detector
 from detector.ensemble import member_scores
-from detector.images import read_image
-from detector.pipeline import Detector
+from detector.options import DetectOptions
 from eval.bootstrap import picture_weights, resampled_map
 from eval.detector_run import MIN_SCORE
 from eval.predictions import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import Boxes, nms_per_class
+from proposals.images import read_image
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ilsvrc" / "val2_mini"
 THRESHOLDS = (0.48, 0.5, 0.52, 0.53, 0.54, 0.55, 0.56, 0.58, 0.6)

@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from machine import machine
 
+from detector.model import Model, find_model
 from detector.networks.torch_module import torch_network
 from detector.runtimes.cuda_crops import upload, warp_on_device
 from detector.runtimes.cuda_nms import suppress
 from detector.runtimes.cuda_runtime import CudaClassifier, score_regions
-from detector.weights import Model, find_model
 from proposals.boxes import Boxes, nms_per_class
 from proposals.frame import Image
 from proposals.pictures import read_picture
-from proposals.selective_search import selective_search
+from proposals.selective.search import selective_search
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 REGIONS = 1300  # of a 500-px picture, about what Selective Search finds at superpixel scale 2

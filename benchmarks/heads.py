@@ -20,20 +20,20 @@ from pathlib import Path
 import numpy as np
 from machine import machine
 
-from detector.config import DetectOptions
 from detector.datasets.class_maps import to_det
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
+from detector.detector import Detector
 from detector.ensemble import score_regions
-from detector.images import read_image
-from detector.pipeline import Detector
+from detector.model import SVM, find_model
+from detector.options import DetectOptions
 from detector.runtimes.classifier import load_classifier
-from detector.weights import SVM, find_model
 from eval.bootstrap import bootstrap
 from eval.compare import compare
 from eval.detector_run import evaluation_options
 from eval.predictions import Predictions
 from eval.protocols import PROTOCOLS, evaluate
+from proposals.images import read_image
 
 VOC = Path(__file__).resolve().parents[2] / "shared" / "data" / "voc2012" / "val.json"
 RESAMPLES = 1000

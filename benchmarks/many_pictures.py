@@ -22,11 +22,11 @@ from pathlib import Path
 from machine import machine
 from PIL import Image
 
-from detector.config import DetectOptions
-from detector.images import read_image
-from detector.pipeline import Detector
+from detector.detector import Detector
+from detector.options import DetectOptions
 from detector.samples import samples_folder
 from detector.stream import detect_stream
+from proposals.images import read_image
 
 EARLY = 20  # pictures after which memory is looked at first
 

@@ -23,21 +23,20 @@ import numpy as np
 from machine import machine
 
 from detector.classes import det_names
-from detector.config import DetectOptions
 from detector.context import CONTEXT_MODEL, in_context, whole_picture
-from detector.crops import warp
 from detector.datasets.class_maps import to_det
 from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
-from detector.images import read_image
-from detector.learned_proposals import MultiBox, load_multibox
+from detector.model import find_model
+from detector.multibox import MultiBox, load_multibox
 from detector.networks.layers import cut_after
 from detector.networks.openvino_graph import ends_model
+from detector.options import DetectOptions
 from detector.runtimes.classifier import DET, Scores, load_classifier, summed_leaves
 from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_requests import Requests
-from detector.weights import find_model
+from detector.warp import warp
 from eval.bootstrap import bootstrap
 from eval.compare import compare
 from eval.detector_run import MIN_SCORE
@@ -46,10 +45,11 @@ from eval.map_report import error_analysis, errors_as_text
 from eval.predictions import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import nms_per_class
-from proposals.merge import merge
+from proposals.images import read_image
+from proposals.merging import merge
 from proposals.objectness import objectness, weighed
-from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
-from proposals.selective_search import selective_search
+from proposals.selective.search import selective_search
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
 from proposals.voting import POWER, softened_per_class, vote_per_class
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

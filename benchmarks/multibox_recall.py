@@ -20,13 +20,13 @@ import numpy as np
 from machine import machine
 
 from detector.datasets.read import read_dataset
-from detector.images import read_image
-from detector.learned_proposals import MultiBox, load_multibox, shipped_multibox
+from detector.multibox import MultiBox, load_multibox, shipped_multibox
 from proposals.boxes import Boxes
-from proposals.merge import merge
+from proposals.images import read_image
+from proposals.merging import merge
 from proposals.recall import average_recall, best_overlaps, recall
-from proposals.region_proposals import Proposals
-from proposals.selective_search import selective_search
+from proposals.selective.search import selective_search
+from proposals.types import Proposals
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = {

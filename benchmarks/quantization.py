@@ -20,23 +20,23 @@ import openvino as ov
 from machine import machine
 
 from detector.agreement import agreement
-from detector.config import DetectOptions
-from detector.crops import warp
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
-from detector.images import read_image
+from detector.model import Model, find_model
 from detector.networks.openvino_graph import scores_model
+from detector.options import DetectOptions
 from detector.proposal_crops import picture_paths, proposal_crops
 from detector.quantize import CROPS, quantized_file
 from detector.runtimes.classifier import DET, Crops, Scores, summed_leaves
 from detector.runtimes.openvino_core import core
-from detector.weight_arrays import load_weights
-from detector.weights import Model, find_model
+from detector.warp import warp
+from detector.weights import load_weights
 from eval.detector_run import MIN_SCORE
 from eval.predictions import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import nms_per_class
-from proposals.selective_search import selective_search
+from proposals.images import read_image
+from proposals.selective.search import selective_search
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ilsvrc" / "val2_mini"
 BATCH = 8

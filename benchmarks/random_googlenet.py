@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detector.crops import warp
-from detector.images import read_image
+from detector.model import Model, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.training_module import fold, training_network
 from detector.quantize import quantized_file
 from detector.samples import sample_path
-from detector.weights import Model, find_model
+from detector.warp import warp
 from detector.weights_writer import save_weights
 from proposals.frame import Image
-from proposals.selective_search import selective_search
+from proposals.images import read_image
+from proposals.selective.search import selective_search
 
 SIZE, MEAN, SCALE = 224, 128.0, 128.0
 OUTPUTS = 201  # background and the 200 detection classes

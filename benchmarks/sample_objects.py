@@ -14,13 +14,13 @@ from dataclasses import replace
 import numpy as np
 from machine import machine
 
-from detector.config import DetectOptions, read_options
 from detector.datasets.read import read_dataset
-from detector.images import read_image
-from detector.pipeline import Detector
+from detector.detector import Detector
+from detector.options import DetectOptions, read_options
 from detector.samples import samples_folder
 from eval.detector_run import MIN_SCORE
 from proposals.boxes import iou
+from proposals.images import read_image
 
 FITS = 0.5  # IoU
 

@@ -19,14 +19,14 @@ import cv2
 import numpy as np
 from machine import machine
 
-from detector.images import read_image
 from detector.samples import samples_folder
-from proposals.features import pixel_codes, region_features
 from proposals.frame import FRAME_WIDTH, Image, to_frame
-from proposals.grouping import group, neighbours
+from proposals.images import read_image
 from proposals.opencv import selective_search_opencv
-from proposals.segmentation import segment, sorted_edges
-from proposals.selective_search import COLOUR_SPACES, MODES, selective_search
+from proposals.selective.features import pixel_codes, region_features
+from proposals.selective.grouping import group, neighbours
+from proposals.selective.search import COLOUR_SPACES, MODES, selective_search
+from proposals.selective.segmentation import segment, sorted_edges
 
 
 def seconds(work: Callable[[], object], runs: int) -> float:

@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 from machine import machine
 
-from detector.console import Console
 from detector.samples import samples_folder
 from detector.training.classifier import ClassifierTask
 from detector.training.image_sets import ImageSet, open_images
@@ -28,6 +27,7 @@ from detector.training.loop import train
 from detector.training.options import ClassifierOptions
 from detector.training.run_folder import RunFolder, read_log
 from detector.training.world import World, join_world, leave_world
+from proposals.console import Console
 
 CLASSES = 1000
 MINI_BATCH = {"cpu": 16, "cuda": 256}

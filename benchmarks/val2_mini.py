@@ -16,22 +16,22 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.config import DetectOptions
-from detector.crops import warp
 from detector.datasets.ground_truth import Doubles
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
-from detector.images import read_image
+from detector.model import find_model
+from detector.options import DetectOptions
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.weights import find_model
+from detector.warp import warp
 from eval.bootstrap import bootstrap
 from eval.detector_run import MIN_SCORE
 from eval.evaluation import TRUE_POSITIVE, Evaluation
 from eval.predictions import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import iou, nms_per_class
+from proposals.images import read_image
 from proposals.opencv import selective_search_opencv
-from proposals.selective_search import selective_search
+from proposals.selective.search import selective_search
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ilsvrc" / "val2_mini"
 RESAMPLES = 1000

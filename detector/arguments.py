@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from detector.config import CHOICES, DetectOptions, read_options
-from detector.console import WRONG_USAGE, UsageError
-from detector.files import check_folder
 from detector.inputs import OUTPUT_MARK
-from detector.report import TABLE, printable, write_out
+from detector.options import CHOICES, DetectOptions, read_options
+from detector.report import TABLE, write_out
+from proposals.console import WRONG_USAGE, UsageError, printable
+from proposals.files import check_folder
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -281,7 +281,7 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
 def _labels(text: str, model: str) -> tuple[int, ...]:
     """Return the labels of `dog,person` or `58,124`; raise UsageError naming the nearest class of an unknown one."""
     from detector.classes import label_of
-    from detector.weights import find_model
+    from detector.model import find_model
 
     try:
         return tuple(label_of(name.strip(), find_model(model).labels) for name in text.split(","))
@@ -291,7 +291,7 @@ def _labels(text: str, model: str) -> tuple[int, ...]:
 
 def _check_multibox(options: DetectOptions) -> None:
     """Raise UsageError where the weights of the learned proposals are missing or damaged."""
-    from detector.learned_proposals import load_multibox, shipped_multibox
+    from detector.multibox import load_multibox, shipped_multibox
 
     path = options.multibox or shipped_multibox()
     if path is None:
@@ -304,7 +304,7 @@ def _check_multibox(options: DetectOptions) -> None:
 
 def _check_model(name: str, source: str) -> None:
     """Raise UsageError when `name` is neither a model nor a weights file; `source` says in the message who named it."""
-    from detector.weights import find_model
+    from detector.model import find_model
 
     try:
         find_model(name)
@@ -314,7 +314,7 @@ def _check_model(name: str, source: str) -> None:
 
 def _check_boxes(name: str) -> None:
     """Raise UsageError where the model has no box regression."""
-    from detector.weights import find_model
+    from detector.model import find_model
 
     if not find_model(name).boxes:
         raise UsageError(f"--bbox: {name} has no box regression; train one with python -m detector.train bbox")

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from detector.model import Model
 from detector.networks.torch_module import ConvReLU
 from detector.runtimes.classifier import Crops
 from detector.runtimes.torch_runtime import load_network
-from detector.weights import Model
 
 BINS = 2048
 STEPS = 255  # of 256 levels

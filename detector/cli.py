@@ -9,7 +9,10 @@ from collections.abc import Sequence
 
 from detector import __version__
 from detector.arguments import options_of, parse_arguments
-from detector.console import (
+from detector.report import Report, show_log, write_out
+from detector.run import Run
+from detector.saver import Saver
+from proposals.console import (
     BROKEN_PIPE,
     FAILED,
     INTERRUPTED,
@@ -18,12 +21,10 @@ from detector.console import (
     Terminated,
     UsageError,
     discard_stdout,
+    printable,
     replace_closed_streams,
     termination_raised,
 )
-from detector.report import Report, printable, show_log, write_out
-from detector.run import Run
-from detector.saver import Saver
 
 STARTED = time.perf_counter() - time.process_time()  # Python and the imports have only computed so far
 
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list_models() -> int:
     """Print the models, one a line."""
-    from detector.weights import describe_models
+    from detector.model import describe_models
 
     models = describe_models()
     width = max(len(name) for name, _ in models)

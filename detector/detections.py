@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from detector.classes import label_of
 from proposals.boxes import Boxes, Floats, Indices, Mask, as_boxes, descending
-from proposals.region_proposals import SOURCE_NAMES, Sources
+from proposals.types import SOURCE_NAMES, Sources
 
 
 @dataclass(frozen=True, eq=False)

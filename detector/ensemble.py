@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.classes import BACKGROUND
-from detector.crops import warp
+from detector.model import Model
 from detector.runtimes.classifier import Classifier, Crops, Scores, Targets
-from detector.weights import Model
+from detector.warp import warp
 from proposals.boxes import Boxes
 from proposals.frame import Image
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detector.agreement import Agreement
-from detector.console import Console, Parser, UsageError, run
 from detector.exported import IR, ONNX, TOLERANCES, check, compare, require_packages
-from detector.files import check_folder
-from detector.weight_arrays import load_weights
-from detector.weights import Model, file_digest, find_model
+from detector.model import Model, file_digest, find_model
+from detector.weights import load_weights
+from proposals.console import Console, Parser, UsageError, run
+from proposals.files import check_folder
 
 if TYPE_CHECKING:
     import openvino as ov

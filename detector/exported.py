@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from detector.agreement import Agreement, agreement
+from detector.model import Model
 from detector.runtimes.classifier import Crops, Scores, load_classifier
-from detector.weights import Model
 
 ONNX, IR = ".onnx", ".xml"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`

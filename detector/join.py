@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detector.console import Console, Parser, UsageError, run
 from detector.export import check_target
+from detector.model import SOFTMAX, Model, find_model
 from detector.networks.inception_v3 import SHARED
 from detector.networks.layers import Conv, convolutions, cut_after
 from detector.runtimes.classifier import Crops
-from detector.weight_arrays import Weights, load_weights
-from detector.weights import SOFTMAX, Model, find_model
+from detector.weights import Weights, load_weights
 from detector.weights_writer import save_weights
+from proposals.console import Console, Parser, UsageError, run
 
 PROGRAM = "python -m detector.join"
 DESCRIPTION = """\

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.config import DetectOptions
-from detector.crops import warp
-from detector.images import ImageError, read_image
 from detector.inputs import Picture, Problem, expand
+from detector.model import Model
+from detector.options import DetectOptions
 from detector.runtimes.classifier import Crops
 from detector.samples import sample_path, samples_folder
-from detector.weights import Model
-from proposals.selective_search import selective_search
+from detector.warp import warp
+from proposals.images import ImageError, read_image
+from proposals.selective.search import selective_search
 
 LIST_SUFFIX = ".txt"
 

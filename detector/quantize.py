@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from detector.agreement import Agreement, agreement
-from detector.console import Console, Parser, UsageError, run
 from detector.export import check_target
-from detector.files import write_bytes_atomic
+from detector.model import Model, file_digest, find_model
 from detector.networks.layers import has_lrn
-from detector.weight_arrays import load_weights
-from detector.weights import Model, file_digest, find_model
+from detector.weights import load_weights
 from detector.weights_writer import model_metadata, sorted_metadata
+from proposals.console import Console, Parser, UsageError, run
+from proposals.files import write_bytes_atomic
 
 if TYPE_CHECKING:
     from detector.runtimes.classifier import Crops

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from proposals.console import decoded, printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -20,19 +22,9 @@ ROOM_FOR_SOURCES = 70  # columns of a terminal; a narrower one shows no sources,
 PLAIN_COLUMNS = ("picture", "class", "score", "x1", "y1", "x2", "y2", "source")
 
 
-def printable(name: str) -> str:
-    """Return `name` on one line: control characters and bytes that are not text become escapes such as `\\n`."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded(name))
-
-
-def decoded(name: str) -> str:
-    """Return a file name as valid text: bytes that are not UTF-8 become escapes such as `\\xff`, all else stays."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def plain_rows(detections: Detections, name: str) -> str:
     """Return one tab-separated line a detection, in the order of PLAIN_COLUMNS; boxes half-open, to 0.1 pixel."""
-    from proposals.region_proposals import SOURCE_NAMES
+    from proposals.types import SOURCE_NAMES
 
     rows = zip(
         detections.names,
@@ -233,7 +225,7 @@ def _print_table(detections: Detections, name: str, seconds: float) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from proposals.region_proposals import SOURCE_NAMES
+    from proposals.types import SOURCE_NAMES
 
     console = Console(file=sys.stdout, highlight=False)
     width, height = detections.image_size

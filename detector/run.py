@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.config import DetectOptions
-from detector.console import UsageError
 from detector.inputs import Picture, Problem, Video, expand
+from detector.options import DetectOptions
 from detector.report import Report
 from detector.saver import Saver
+from proposals.console import UsageError
 
 if TYPE_CHECKING:
-    from detector.images import RgbImage
-    from detector.pipeline import Detector, Trace
+    from detector.detector import Detector, Trace
     from detector.video import Frame
+    from proposals.images import RgbImage
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,8 @@ class Run:
 
     def _frames(self, video: Video) -> Iterator[Frame | Problem]:
         """Yield the frames of a video, and a Problem where it ends too early."""
-        from detector.images import ImageError
         from detector.video import read_frames
+        from proposals.images import ImageError
 
         try:
             yield from read_frames(video, self.args.every, self.args.frames or 0, self.args.max_pixels, self.stop)
@@ -133,7 +133,7 @@ class Run:
 
     def _read(self, job: Job) -> RgbImage:
         """Return the decoded picture, or raise why there is none."""
-        from detector.images import ImageError, read_image, read_stream
+        from proposals.images import ImageError, read_image, read_stream
 
         item, limit = job.item, self.args.max_pixels
         if isinstance(item, Problem):
@@ -159,7 +159,7 @@ class Run:
 
         Raises: OSError when an output cannot be written, as the next picture's could not be either.
         """
-        from detector.images import ImageError
+        from proposals.images import ImageError
 
         report, item = self.report, job.item
         try:
@@ -203,7 +203,7 @@ class Run:
 
 def _load(options: DetectOptions) -> Detector:
     """Return the detector; raise UsageError when the options do not go together or the model cannot be had."""
-    from detector.pipeline import Detector
+    from detector.detector import Detector
 
     try:
         return Detector(options)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.arguments import DRAWN
-from detector.files import check_folder, write_text_atomic
 from detector.inputs import OUTPUT_MARK, OutputNames, Picture, Video
 from detector.report import TABLE, Report
+from proposals.files import check_folder, write_text_atomic
 
 if TYPE_CHECKING:
     from detector.detections import Detections
-    from detector.images import RgbImage
+    from proposals.images import RgbImage
 
 
 class Saver:
@@ -48,7 +48,7 @@ class Saver:
         self._make_folder()
         if self.folder is None:
             return
-        from detector.draw import JPEG_LIMIT, draw_detections, save_picture
+        from detector.drawing import JPEG_LIMIT, draw_detections, save_picture
         from detector.formats import render
 
         drawing = ".jpg" if max(image.shape[:2]) <= JPEG_LIMIT else ".png"
@@ -104,7 +104,7 @@ class _ClipFiles:
         self._results = _ResultFile(folder / (stem + suffix), format)
 
     def add(self, image: RgbImage, detections: Detections, name: str, image_id: int) -> None:
-        from detector.draw import draw_detections
+        from detector.drawing import draw_detections
 
         self._results.add(detections, name, image_id)
         self._video.write(draw_detections(image, detections))

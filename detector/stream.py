@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
-from detector.images import RgbImage
-from detector.pipeline import Detector, Trace
+from detector.detector import Detector, Trace
 from proposals.frame import check_image
-from proposals.region_proposals import Proposals
+from proposals.images import RgbImage
+from proposals.types import Proposals
 
 T = TypeVar("T")
 

@@ -8,19 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detector.config import options_from
-from detector.console import Console, Parser, UsageError, run
+from detector.options import options_from
 from detector.training.head_options import BboxStageOptions, HeadOptions, SvmStageOptions
 from detector.training.options import ClassifierOptions, DistillOptions, FinetuneOptions, LoopOptions, MultiBoxOptions
+from proposals.console import Console, Parser, UsageError, run
 
 if TYPE_CHECKING:
-    from detector.images import RgbImage
+    from detector.model import Model
     from detector.runtimes.openvino_features import OpenVinoFeatures
     from detector.training.feature_cache import FeatureCache
     from detector.training.region_pool import RegionPool, Source
     from detector.training.views import Views
     from detector.training.world import World
-    from detector.weights import Model
+    from proposals.images import RgbImage
 
 PROGRAM = "python -m detector.train"
 DESCRIPTION = """\
@@ -113,13 +113,13 @@ def _regions(
 
 def _finetune(o: FinetuneOptions, out: Path, console: Console) -> None:
     """Pool the regions, keep the frozen layers' outputs, train."""
+    from detector.model import find_model
     from detector.training.feature_cache import fill_cache
     from detector.training.finetune import FinetuneTask, cache_for, check_start
     from detector.training.loop import train
     from detector.training.region_pool import read_sources
     from detector.training.run_folder import RunFolder
     from detector.training.world import join_world, leave_world
-    from detector.weights import find_model
 
     model = find_model(o.model)
     check_start(o.model, model)
@@ -147,11 +147,11 @@ def _finetune(o: FinetuneOptions, out: Path, console: Console) -> None:
 
 def _head(o: HeadOptions, out: Path, console: Console) -> None:
     """Pool the regions, keep the network's features of them, train SVMs or a box regression on these."""
+    from detector.model import TRAINED, find_model
     from detector.training.head_stages import check_model, picture_features, pooled_features, train_head
     from detector.training.region_pool import read_sources
     from detector.training.run_folder import RunFolder
     from detector.training.world import join_world, leave_world
-    from detector.weights import TRAINED, find_model
 
     stage = "svm" if isinstance(o, SvmStageOptions) else "bbox"
     model = find_model(o.model)
@@ -209,6 +209,7 @@ def _classifier(o: ClassifierOptions, out: Path, console: Console) -> None:
 
 def _multibox(o: MultiBoxOptions, out: Path, console: Console) -> None:
     """Choose the views and train the heads on the trunk's outputs, which are kept where the views are few."""
+    from detector.model import find_model
     from detector.networks.layers import cut_after
     from detector.runtimes.openvino_features import OpenVinoFeatures
     from detector.training.grid_multibox import GridTask
@@ -217,7 +218,6 @@ def _multibox(o: MultiBoxOptions, out: Path, console: Console) -> None:
     from detector.training.run_folder import RunFolder
     from detector.training.views import build_views
     from detector.training.world import join_world, leave_world
-    from detector.weights import find_model
 
     model = find_model(o.model)
     last = cut_after(model.layers, o.frozen)
@@ -255,9 +255,9 @@ def _kept_views(
     console: Console,
 ) -> FeatureCache:
     """Return the trunk's features of all views; the first process computes them."""
+    from detector.model import file_digest
     from detector.training.feature_cache import keep_features
     from detector.training.views import stretched
-    from detector.weights import file_digest
 
     key: dict[str, str | int] = {
         "views": views.fingerprint(),

@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detector.files import check_folder
-from detector.images import ImageError, RgbImage, check_file
 from detector.inputs import Video
+from proposals.files import check_folder
+from proposals.images import ImageError, RgbImage, check_file
 
 USUAL_RATE = 25.0  # frames a second, where a camera does not tell
 HIGHEST_RATE = 1000.0  # what is above it, or not a number, is a header that does not know

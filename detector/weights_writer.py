@@ -1,4 +1,4 @@
-"""Weights files of this project, as `detector.weights` reads them: written whole or not at all."""
+"""Weights files of this project, as `detector.model` reads them: written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.classes import IMAGENET_CLASSES
-from detector.files import write_bytes_atomic
-from detector.weight_arrays import check_arrays
-from detector.weights import BOXES, OPTIONAL, SOFTMAX, Model
+from detector.model import BOXES, OPTIONAL, SOFTMAX, Model
+from detector.weights import check_arrays
+from proposals.files import write_bytes_atomic
 
 
 def save_weights(

@@ -24,7 +24,7 @@ from eval.misses import misses
 from eval.overlaps import overlapping
 from eval.predictions import Predictions
 from proposals.boxes import Boxes
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,17 +14,17 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from detector.config import CHOICES, MAX_BATCH, MAX_CROP, MIN_CROP
-from detector.console import FAILED, Console, Parser, UsageError, run
 from detector.crop_protocols import CROPS, protocol_crops
 from detector.datasets.ground_truth import Doubles, Longs
 from detector.ensemble import check_heads
-from detector.images import ImageError, read_image
+from detector.model import Model, find_model
+from detector.options import CHOICES, MAX_BATCH, MAX_CROP, MIN_CROP
 from detector.report import write_out
 from detector.runtimes.classifier import DET, IMAGENET, Crops, Scores, load_classifier
 from detector.runtimes.onnx_classifier import OnnxClassifier
-from detector.weights import Model, find_model
 from eval.classification_lists import LabelledPictures, Labels, read_labelled
+from proposals.console import FAILED, Console, Parser, UsageError, run
+from proposals.images import ImageError, read_image
 
 PROGRAM = "python -m eval.classification"
 TOPS = (1, 5)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.console import Console, Parser, UsageError, run
 from detector.datasets.ground_truth import Doubles, GroundTruth
-from detector.report import printable, write_out
+from detector.report import write_out
 from eval.bootstrap import LEVEL, interval, picture_weights, resampled_map, within
 from eval.data import add_data_arguments, eval_options, open_data, protocol_of
 from eval.evaluation import Evaluation
@@ -23,6 +22,7 @@ from eval.prediction_files import FORMATS as PREDICTION_FORMATS
 from eval.prediction_files import read_predictions
 from eval.predictions import Predictions
 from eval.protocols import PROTOCOLS, evaluate, title
+from proposals.console import Console, Parser, UsageError, printable, run
 
 PROGRAM = "python -m eval.compare"
 MAX_RESAMPLES = 10_000

@@ -6,10 +6,10 @@ import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from detector.config import read_options
-from detector.console import UsageError
 from detector.datasets.ground_truth import GroundTruth
+from detector.options import read_options
 from eval.options import AUTO, EvalOptions
+from proposals.console import UsageError
 
 SAMPLES = "the bundled samples"
 SAMPLES_WORD = "samples"  # --data samples

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from detector.config import DetectOptions
-from detector.console import Console
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from detector.images import ImageError, read_image
-from detector.pipeline import Detector, Trace
+from detector.detector import Detector, Trace
+from detector.options import DetectOptions
 from eval.prediction_store import BEST_PROPOSAL, DETECTION, SCORED_PROPOSAL, SIDES, PredictionStore
 from eval.predictions import Predictions
 from proposals.boxes import Boxes, iou
+from proposals.console import Console
+from proposals.images import ImageError, read_image
 
 ENDS = 4096  # bytes of a picture's file at either end that its digest is made of
 MIN_SCORE = 0.01  # detections below add nothing to AP, and very many of them

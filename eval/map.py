@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector import __version__
-from detector.config import DetectOptions, read_options
-from detector.console import FAILED, Console, UsageError, run
-from detector.files import check_folder
+from detector.options import DetectOptions, read_options
 from detector.report import write_out
 from eval.data import eval_options, open_data, protocol_of
 from eval.map_arguments import FEWER, MANY, PROGRAM, map_parser
+from proposals.console import FAILED, Console, UsageError, run
+from proposals.files import check_folder
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
@@ -153,7 +153,7 @@ def _as_detected(truth: GroundTruth, console: Console, notes: list[str]) -> Grou
 def _as_the_model(truth: GroundTruth, detect: DetectOptions, console: Console, notes: list[str]) -> GroundTruth:
     """Return the data set in the classes that the detector's model has; raise UsageError where it has others."""
     from detector.classes import det_names
-    from detector.weights import find_model
+    from detector.model import find_model
 
     try:
         labels = find_model(detect.model).labels
@@ -223,7 +223,7 @@ def _run_detector(
 
 def _parameters(detect: DetectOptions) -> dict[str, str | int | float]:
     """Return all that decides about the predictions."""
-    from detector.weights import file_digest, find_model
+    from detector.model import file_digest, find_model
 
     try:
         model = find_model(detect.model)
@@ -235,7 +235,7 @@ def _parameters(detect: DetectOptions) -> dict[str, str | int | float]:
 
 def _multibox_digest(detect: DetectOptions) -> str:
     """Return a digest of the weights of the learned proposals; "" where none take part."""
-    from detector.learned_proposals import multibox_digest
+    from detector.multibox import multibox_digest
 
     try:
         return "" if detect.proposals == "ss" else multibox_digest(detect.multibox)[:16]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from detector.console import Parser
 from eval.data import add_data_arguments
 from eval.options import AUTO
 from eval.prediction_files import FORMATS as PREDICTION_FORMATS
 from eval.protocols import PROTOCOLS
+from proposals.console import Parser
 
 PROGRAM = "python -m eval.map"
 MANY, FEWER = 200_000, 200  # beyond so many predictions, so many resamples are enough by default

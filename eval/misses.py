@@ -14,7 +14,7 @@ from eval.false_positives import DUPLICATE, FalsePositives
 from eval.overlaps import Pairs, overlapping
 from eval.predictions import Predictions
 from proposals.boxes import Boxes
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 
 NO_PROPOSAL, SUPPRESSED, MISCLASSIFIED = "no proposal", "suppressed", "misclassified"
 BADLY_LOCALISED, BELOW_THRESHOLD, NOT_FOUND = "badly localised", "below threshold", "not found"

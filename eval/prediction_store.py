@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from detector.datasets.ground_truth import Doubles, Longs
-from detector.files import write_bytes_atomic
+from proposals.files import write_bytes_atomic
 from proposals.parts import locked
 
 DETECTION, BEST_PROPOSAL, SCORED_PROPOSAL = 0, 1, 2

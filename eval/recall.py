@@ -12,9 +12,9 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.console import FAILED, Console, Parser, UsageError, run
 from detector.report import write_out
 from eval.data import add_data_arguments, eval_options, open_data
+from proposals.console import FAILED, Console, Parser, UsageError, run
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
@@ -69,8 +69,8 @@ def _run(args: argparse.Namespace) -> int:
     found, failed = _measure(truth, args, counts, console)
     described = _described(args)
     if args.plot is not None:
-        from detector.files import write_bytes_atomic
         from eval.recall_tables import as_plot
+        from proposals.files import write_bytes_atomic
 
         write_bytes_atomic(args.plot, as_plot(found, args.plot.suffix[1:].lower()))
     if args.json:

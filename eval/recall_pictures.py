@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from detector.datasets.ground_truth import GroundTruth
 from proposals.pictures import SUFFIXES
-from proposals.region_proposals import Proposals
 from proposals.store import ProposalStore
+from proposals.types import Proposals
 from proposals.workers import Search, Stopped, answers
 
 

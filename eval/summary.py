@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from detector.report import printable
 from eval.bootstrap import Intervals
 from eval.evaluation import NOT_COUNTED, TRUE_POSITIVE, Evaluation
 from eval.protocols import title as protocol_title
+from proposals.console import printable
 
 if TYPE_CHECKING:
     from eval.analysis import Analysis

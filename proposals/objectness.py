@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proposals.boxes import Boxes, Floats, iou
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 
 LEAST = 1e-3  # of a box that no learned one overlaps: its classes keep their order
 

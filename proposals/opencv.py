@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from proposals.frame import Image, check_image, from_frame, to_frame
-from proposals.ranking import priorities, rank, rank_scores
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals, from_source
+from proposals.selective.ranking import priorities, rank, rank_scores
+from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
 
 SIGMA = 0.8  # Gaussian smoothing (IJCV 2013; Felzenszwalb & Huttenlocher)
 K_FAST = (50, 100)  # Matlab, fast mode, at superpixel scale 1; min_size = k

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 
 Parameters = Mapping[str, str | int | None]
 

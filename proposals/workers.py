@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from proposals.pictures import PictureError, read_picture
 
 if TYPE_CHECKING:
-    from proposals.region_proposals import Proposals
     from proposals.store import PictureProposals
+    from proposals.types import Proposals
 
 ALGORITHM = 1  # part of the fingerprint; to be raised whenever the same parameters give other boxes
 MAX_DEATHS = 3  # workers that die one after the other, without a finished picture between them, end the run
@@ -59,7 +59,7 @@ class Search:
             from proposals.opencv import selective_search_opencv
 
             return selective_search_opencv(image, self.superpixel_scale, self.seed, self.max_boxes)
-        from proposals.selective_search import selective_search
+        from proposals.selective.search import selective_search
 
         return selective_search(image, self.mode, self.superpixel_scale, self.seed, self.max_boxes)
 

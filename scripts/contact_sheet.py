@@ -6,10 +6,10 @@ python scripts/contact_sheet.py docs/samples.jpg
 import sys
 from pathlib import Path
 
-from detector.draw import contact_sheet, draw_detections, save_picture
-from detector.images import read_image
-from detector.pipeline import Detector
+from detector.detector import Detector
+from detector.drawing import contact_sheet, draw_detections, save_picture
 from detector.samples import samples_folder
+from proposals.images import read_image
 
 detector = Detector()
 pictures = sorted(samples_folder().glob("*.jpg"))

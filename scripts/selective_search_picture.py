@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detector.draw import colour_of, contact_sheet, save_picture
-from detector.images import read_image
+from detector.drawing import colour_of, contact_sheet, save_picture
 from detector.samples import sample_path
 from proposals.frame import Image, to_frame
-from proposals.selective_search import Hierarchy, selective_search
+from proposals.images import read_image
+from proposals.selective.search import Hierarchy, selective_search
 
 LEVELS = (60, 20, 6)  # regions that are left
 

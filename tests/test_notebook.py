@@ -9,8 +9,8 @@ import pytest
 from nbclient import NotebookClient
 
 import detector
-from detector.images import read_image
 from detector.samples import sample_path
+from proposals.images import read_image
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "visualise.ipynb"
 MACHINE_PATH = re.compile(r"/(home|root|tmp|work)/")

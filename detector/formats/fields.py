@@ -16,7 +16,7 @@ import numpy as np
 from detector.classes import label_of
 from detector.detections import Detections
 from proposals.boxes import Floats
-from proposals.region_proposals import SOURCE_NAMES
+from proposals.types import SOURCE_NAMES
 
 EXACT = Context(prec=100)  # the smallest float32, 1e-45, plus the largest, 3e38, is 84 digits long
 _LARGEST = float(str(np.finfo(np.float32).max))  # as printed: 3.4028235e+38

@@ -23,7 +23,7 @@ from detector.formats.fields import (
     shortest,
     source_from_name,
 )
-from proposals.region_proposals import SELECTIVE_SEARCH, SOURCE_NAMES
+from proposals.types import SELECTIVE_SEARCH, SOURCE_NAMES
 
 _BLANKS = re.compile(r"[ \t\r\n\ufeff]*")  # a byte-order mark, which some editors put first, counts as blank
 

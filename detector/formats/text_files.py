@@ -23,7 +23,7 @@ from detector.formats.fields import (
     row,
     source_from_name,
 )
-from proposals.region_proposals import SELECTIVE_SEARCH, SOURCE_NAMES
+from proposals.types import SELECTIVE_SEARCH, SOURCE_NAMES
 
 CSV_COLUMNS = ("picture", "class", "label", "score", "x1", "y1", "x2", "y2", "source", "width", "height")
 CSV_HEADER = ",".join(CSV_COLUMNS) + "\n"

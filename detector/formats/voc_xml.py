@@ -20,7 +20,7 @@ from detector.formats.fields import (
     read_whole,
     row,
 )
-from proposals.region_proposals import SELECTIVE_SEARCH
+from proposals.types import SELECTIVE_SEARCH
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NO_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2, less \r

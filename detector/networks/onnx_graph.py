@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from detector.model import SVM, Model
 from detector.networks.torch_module import ConvReLU, margin_scores
-from detector.weight_arrays import Weights
-from detector.weights import SVM, Model
+from detector.weights import Weights
 
 if TYPE_CHECKING:
     import onnx

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
+from detector.model import BOXES, SVM, Model
 from detector.networks.layers import (
     LRN,
     SMALLEST_SCORE,
@@ -27,8 +28,7 @@ from detector.networks.layers import (
     MaxPool,
     Members,
 )
-from detector.weight_arrays import Weights, load_weights
-from detector.weights import BOXES, SVM, Model
+from detector.weights import Weights, load_weights
 
 LEVELS = 256  # of an 8-bit quantization
 GRAPHS = 2  # raised when other graphs are built from the same weights: compiled ones in the cache are then of no use

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.model import BOXES
 from detector.networks.layers import (
     LRN,
     SMALLEST_SCORE,
@@ -20,8 +21,7 @@ from detector.networks.layers import (
     MaxPool,
     Members,
 )
-from detector.weight_arrays import Weights
-from detector.weights import BOXES
+from detector.weights import Weights
 
 Norm = Literal["none", "batch"]
 EPSILON = 1e-3  # of batch norm, as TF-Slim's and torchvision's Inception networks

@@ -16,7 +16,7 @@ from detector.networks.costs import cost
 from detector.networks.googlenet import DROPOUT
 from detector.networks.layers import Auxiliary, Conv, Layer
 from detector.networks.torch_module import ConvReLU, Norm, copy_into, torch_network
-from detector.weight_arrays import Weights
+from detector.weights import Weights
 
 CLASSIFIER_STD = 0.01  # of a classifier's initial weights
 LARGEST_GRID = 100  # that an auxiliary head may ask for

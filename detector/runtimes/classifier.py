@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.classes import leaf_matrix
-from detector.weights import Model
+from detector.model import Model
 
 Crops = npt.NDArray[np.uint8]  # [N, size, size, 3] RGB
 Scores = npt.NDArray[np.float32]  # [N, 1 + classes], column 0 is background

@@ -1,6 +1,6 @@
 """R-CNN's warp on the device: the picture goes up once, and its crops are made there in few batched operations.
 
-The rectangles are those of `detector.crops.warp_geometry`; the pixels are OpenCV's bilinear ones within one grey
+The rectangles are those of `detector.warp.warp_geometry`; the pixels are OpenCV's bilinear ones within one grey
 level (OpenCV rounds its weights to 1/2048). What is read beyond an edge is the edge of the source rectangle, not of
 the picture.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from detector.crops import CONTEXT, warp_geometry
+from detector.warp import CONTEXT, warp_geometry
 from proposals.boxes import Boxes
 
 CHUNK = 1 << 23  # output pixels at a time; the arrays on the way to them take about 50 bytes each
@@ -32,7 +32,7 @@ def upload(array: npt.NDArray[Any], device: torch.device) -> Tensor:
 def warp_on_device(
     picture: Tensor, boxes: Boxes, size: int, fill: tuple[int, int, int], context: int = CONTEXT
 ) -> Tensor:
-    """Return the crops of `boxes` as `detector.crops.warp` makes them: uint8 [N, size, size, 3] beside `picture`.
+    """Return the crops of `boxes` as `detector.warp.warp` makes them: uint8 [N, size, size, 3] beside `picture`.
 
     picture: uint8 RGB [H, W, 3] on any device; boxes: [N, 4], half-open pixels of the picture; fill: the colour where
     the context leaves the picture. Beyond the crops it takes some 400 MB at most.

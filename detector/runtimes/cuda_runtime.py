@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.model import Model
 from detector.runtimes.classifier import DET, Scores, Targets, WriteCrops
 from detector.runtimes.cuda_crops import upload, warp_on_device
 from detector.runtimes.cuda_network import FixedBatch, compile_copy, fastest, fuse_relu, halve_weights, in_steps
 from detector.runtimes.cuda_nms import suppress
 from detector.runtimes.torch_runtime import TorchClassifier
-from detector.weights import Model
 from proposals.boxes import Boxes, Floats, Indices
 from proposals.frame import Image
 
@@ -97,7 +97,7 @@ class CudaClassifier(TorchClassifier):
     def score_regions(self, image: Image, boxes: Boxes) -> Scores:
         """Return the scores [N, 1 + classes] of the regions `boxes` [N, 4] of `image`, which goes up once.
 
-        image: uint8 RGB [H, W, 3]; boxes: half-open pixels of it, cropped as `detector.crops.warp` does.
+        image: uint8 RGB [H, W, 3]; boxes: half-open pixels of it, cropped as `detector.warp.warp` does.
         """
         return score_regions([self], image, boxes)[0][:, : self._scores_end]
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from detector.files import write_bytes_atomic
+from proposals.files import write_bytes_atomic
 
 KEPT = 12  # compiled models, twice an ensemble of six; one has 7 to 100 MB
 DIGEST = hashlib.sha256().digest_size

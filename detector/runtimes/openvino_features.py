@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detector.model import Model
 from detector.networks.openvino_graph import features_model
 from detector.runtimes.classifier import CPU_BATCH, WriteCrops
 from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_requests import Requests, Rows
 from detector.runtimes.openvino_runtime import checked_precision
-from detector.weight_arrays import load_weights
-from detector.weights import Model
+from detector.weights import load_weights
 
 
 class OpenVinoFeatures:

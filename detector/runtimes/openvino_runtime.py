@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
+from detector.model import Model, file_digest
 from detector.networks.layers import has_lrn
 from detector.networks.openvino_graph import scores_model
 from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
 from detector.runtimes.openvino_core import compiled_model, core
 from detector.runtimes.openvino_requests import Requests
-from detector.weight_arrays import load_weights
-from detector.weights import Model, file_digest
+from detector.weights import load_weights
 
 PRECISIONS = ("f32", "bf16", "int8")
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detector.model import SVM, Model
 from detector.networks.torch_module import load_into, margin_scores, torch_network, with_targets
 from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
-from detector.weight_arrays import load_weights
-from detector.weights import SVM, Model
+from detector.weights import load_weights
 
 # torchvision's GoogLeNet takes ImageNet-normalised input and, with `transform_input`, turns it into (x - 0.5) / 0.5
 # itself; without it, the input (pixel - 127.5) / 127.5 is the same thing (torchvision/models/googlenet.py).

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detector.images import RgbImage
 from proposals.frame import check_image
+from proposals.images import RgbImage
 
 Floats = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2

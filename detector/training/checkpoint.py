@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from detector.files import write_bytes_atomic
+from proposals.files import write_bytes_atomic
 
 LAST, BEST = "last.pt", "best.pt"
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detector.classes import IMAGENET_CLASSES
-from detector.images import ImageError
+from detector.model import TRAINED, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.training_module import TrainingNetwork, fold, start_from, training_network
@@ -26,9 +26,9 @@ from detector.training.loop import Batch, Group
 from detector.training.options import ClassifierOptions, DistillOptions
 from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
-from detector.weight_arrays import load_weights
-from detector.weights import TRAINED, find_model
+from detector.weights import load_weights
 from detector.weights_writer import save_weights
+from proposals.images import ImageError
 
 SHORT_SIDE = 256 / 224  # of a validated picture over the crop's, section 7's first scale
 TOP = 5

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detector.crops import warp
-from detector.files import write_text_atomic
-from detector.images import ImageError, RgbImage, read_image
+from detector.model import Model, file_digest
 from detector.networks.layers import cut_after
 from detector.runtimes.classifier import DET, summed_leaves
 from detector.runtimes.openvino_features import OpenVinoFeatures
 from detector.training.region_pool import RegionPool
-from detector.weights import Model, file_digest
+from detector.warp import warp
+from proposals.files import write_text_atomic
+from proposals.images import ImageError, RgbImage, read_image
 
 SYNC_PICTURES = 64  # between two notes of how far the cache is: what a kill can cost
 

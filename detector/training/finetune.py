@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from detector.classes import BACKGROUND, det_classes
-from detector.crops import warp
 from detector.datasets.ground_truth import Longs
-from detector.files import write_text_atomic
+from detector.model import SVM, TRAINED, Model, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import Conv, Layer, convolutions, cut_after
@@ -35,9 +34,10 @@ from detector.training.region_pool import RegionPool
 from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
 from detector.training.temperature import fit_temperature, fold_temperature
-from detector.weight_arrays import Weights, load_weights
-from detector.weights import SVM, TRAINED, Model, find_model
+from detector.warp import warp
+from detector.weights import Weights, load_weights
 from detector.weights_writer import save_weights
+from proposals.files import write_text_atomic
 
 VALIDATED = 4096  # held-out regions that are looked at, half of them foreground
 BATCH = 256

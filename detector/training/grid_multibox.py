@@ -10,16 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from detector.images import ImageError, RgbImage, read_image
-from detector.learned_proposals import MULTIBOX_FILE, save_multibox
+from detector.model import Model
+from detector.multibox import MULTIBOX_FILE, save_multibox
 from detector.runtimes.openvino_features import OpenVinoFeatures
 from detector.training.loop import Batch, Group
 from detector.training.options import MultiBoxOptions
 from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
 from detector.training.views import Views, boxes_in_window, random_window, stretched
-from detector.weights import Model
 from proposals.boxes import Boxes, iou
+from proposals.images import ImageError, RgbImage, read_image
 from proposals.multibox.decoding import GRID_NMS, WHOLE, decode_proposals
 from proposals.multibox.grid import LARGE, SMALL, deviations, grid_priors, kmeans_shapes
 from proposals.multibox.grid_heads import GridHeads

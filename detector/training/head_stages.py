@@ -13,6 +13,7 @@ import numpy as np
 
 from detector.classes import BACKGROUND
 from detector.datasets.class_maps import AMBIGUOUS
+from detector.model import BOXES, SVM, Model
 from detector.networks.layers import cut_after, layer_name
 from detector.training.box_regression import train_box_regressor
 from detector.training.feature_cache import FeatureCache, fill_cache
@@ -20,8 +21,7 @@ from detector.training.head_options import BboxStageOptions, HeadOptions, SvmSta
 from detector.training.picture_features import PictureFeatures
 from detector.training.region_pool import IGNORED, RegionPool, Source
 from detector.training.svm_head import train_svms
-from detector.weight_arrays import load_weights
-from detector.weights import BOXES, SVM, Model
+from detector.weights import load_weights
 from detector.weights_writer import save_weights
 
 Advance = Callable[[int], None]

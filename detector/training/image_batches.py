@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from detector.images import ImageError
-from detector.report import printable
 from detector.training.augmentation import augmented
 from detector.training.image_sets import ImageSet
 from detector.training.loop import Batch
 from detector.training.options import ClassifierOptions
+from proposals.console import printable
+from proposals.images import ImageError
 
 
 @dataclass

@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 
 from detector.datasets.ground_truth import Longs
-from detector.images import RgbImage, read_image
 from detector.inputs import SUFFIXES
 from detector.training.tar_shards import (
     MAX_CLASSES,
@@ -25,6 +24,7 @@ from detector.training.tar_shards import (
     read_shards,
     shard_paths,
 )
+from proposals.images import RgbImage, read_image
 
 UNLABELLED = -1
 KINDS = "give a folder of class folders, a list (.txt), or tar shards (.tar)"
@@ -45,7 +45,7 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> RgbImage:
-        """Return picture `index`, uint8 RGB [H, W, 3]; raise detector.images.ImageError where it cannot be read."""
+        """Return picture `index`, uint8 RGB [H, W, 3]; raise proposals.images.ImageError where it cannot be read."""
 
     def order(self, epoch: int, seed: int) -> Longs:
         """Return the order int64 [N] in which an epoch sees the pictures: a permutation, the same for the same seed."""

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.console import Console, Terminated
 from detector.training.options import LoopOptions
 from detector.training.plots import draw_plots
 from detector.training.run_folder import RunFolder
 from detector.training.schedule import Average, learning_rate
 from detector.training.world import World
+from proposals.console import Console, Terminated
 
 Batch = dict[str, Tensor]
 

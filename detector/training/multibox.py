@@ -10,14 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from detector.learned_proposals import MULTIBOX_FILE, save_multibox
+from detector.model import Model
+from detector.multibox import MULTIBOX_FILE, save_multibox
 from detector.training.feature_cache import FeatureCache
 from detector.training.loop import Batch, Group
 from detector.training.options import MultiBoxOptions
 from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
 from detector.training.views import Views
-from detector.weights import Model
 from proposals.boxes import iou
 from proposals.multibox.decoding import WHOLE, decode_proposals
 from proposals.multibox.heads import MultiBoxHeads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
-from detector.images import RgbImage, read_image
+from proposals.images import RgbImage, read_image
 
 
 class PictureCache:

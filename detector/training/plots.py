@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detector.files import write_bytes_atomic
 from detector.training.run_folder import read_log
+from proposals.files import write_bytes_atomic
 
 Curves = Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]  # name -> steps [N], values [N]
 

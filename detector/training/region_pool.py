@@ -21,7 +21,7 @@ from detector.datasets.ground_truth import Flags, GroundTruth, Longs
 from detector.datasets.read import read_dataset
 from detector.samples import samples_folder
 from proposals.boxes import Boxes, Floats, iou
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 
 IGNORED = -1
 SAMPLES = "samples"

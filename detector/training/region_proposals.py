@@ -7,16 +7,16 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from detector.config import DetectOptions
-from detector.console import Console
+from detector.options import DetectOptions
 from detector.training.loop import noted_signals
 from detector.training.region_pool import proposals_of
 from detector.training.world import World
+from proposals.console import Console
 from proposals.filling import fill
 from proposals.parts import OtherParametersError, Parts
 from proposals.pictures import MAX_PIXELS
-from proposals.region_proposals import Proposals
 from proposals.store import ProposalStore
+from proposals.types import Proposals
 from proposals.workers import Search, Stopped, usable_cores
 
 STORE = "proposals.parquet"

@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 
 from detector import __version__
-from detector.files import write_text_atomic
 from detector.training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
+from proposals.files import write_text_atomic
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Longs
-from detector.images import ImageError, RgbImage, read_image
 from detector.inputs import SUFFIXES
+from proposals.images import ImageError, RgbImage, read_image
 
 Names = npt.NDArray[np.bytes_]  # UTF-8; one array, as a million strings would be copied into every worker process
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from detector.datasets.ground_truth import Flags
 from detector.datasets.read import read_dataset
-from detector.images import RgbImage, read_image
 from detector.samples import samples_folder
 from detector.training.region_pool import SAMPLES
 from proposals.boxes import Boxes, area
+from proposals.images import RgbImage, read_image
 
 TRIES = 10  # for a crop that holds an object
 SHORTEST = 1 / 2  # least aspect ratio of a crop

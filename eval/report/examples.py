@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image, ImageFont
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from detector.draw import place_plates
-from detector.images import ImageError, RgbImage, read_image
+from detector.drawing import place_plates
 from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
 from eval.predictions import Predictions
 from eval.report.conditions import at_least
 from eval.report.content import ReportContent
 from eval.report.markup import Html, counted, element, joined, name_of, number, percent, shortened
 from eval.report.pictures import PictureScores, best_pictures, confident_errors, score_pictures, worst_pictures
+from proposals.images import ImageError, RgbImage, read_image
 
 LONGEST_SIDE = 480  # pixels of a picture in the page
 JPEG_QUALITY = 80

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from detector.files import write_bytes_atomic
 from eval.protocols import title as protocol_title
 from eval.report.classes import classes_section, curves_section
 from eval.report.content import ReportContent
@@ -17,6 +16,7 @@ from eval.report.examples import examples_section
 from eval.report.markup import Html, element, name_of
 from eval.report.reading import reading_section
 from eval.report.summary import summary_section
+from proposals.files import write_bytes_atomic
 
 
 def write_report(path: Path, content: ReportContent) -> None:

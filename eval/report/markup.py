@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from detector.report import printable
+from proposals.console import printable
 
 LONGEST_NAME = 160  # characters; longer ones are cut
 VOID = ("br", "img", "input", "meta")  # of those used here, the elements without an end tag (HTML standard, 13.1.2)

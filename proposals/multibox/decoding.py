@@ -14,7 +14,7 @@ import numpy.typing as npt
 from proposals.boxes import Boxes, Floats, Indices, as_boxes, descending, iou
 from proposals.boxes import nms as suppress
 from proposals.multibox.coding import STD, decode
-from proposals.region_proposals import MULTIBOX, Proposals, from_source
+from proposals.types import MULTIBOX, Proposals, from_source
 
 WHOLE, MIRROR, CROP = 200, 100, 50  # boxes that a pass keeps; 200: GoogLeNet, section 8
 # IoU above which of two predicted boxes the lower goes. What counts is recall at 200 boxes, and two boxes of one

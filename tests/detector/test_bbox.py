@@ -13,12 +13,11 @@ from safetensors.numpy import load_file
 
 from detector.box_moves import moved_boxes, suppressed_again
 from detector.cli import main as detect
-from detector.config import DetectOptions
-from detector.crops import warp
 from detector.datasets.read import read_dataset
+from detector.detector import Detector
 from detector.ensemble import score_regions
-from detector.images import read_image
-from detector.pipeline import Detector
+from detector.model import Model, find_model
+from detector.options import DetectOptions
 from detector.runtimes.classifier import load_classifier
 from detector.runtimes.cuda_crops import upload, warp_on_device
 from detector.runtimes.cuda_runtime import CudaClassifier
@@ -30,12 +29,13 @@ from detector.training.box_regression import BoxRegressionOptions, train_box_reg
 from detector.training.feature_cache import fill_cache
 from detector.training.head_stages import picture_features
 from detector.training.region_pool import build_pool, read_sources
-from detector.weight_arrays import load_weights
-from detector.weights import Model, find_model
+from detector.warp import warp
+from detector.weights import load_weights
 from detector.weights_writer import save_weights
 from proposals.boxes import as_boxes, iou
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
+from proposals.images import read_image
 from proposals.store import PictureProposals, ProposalStore, write_store
+from proposals.types import SELECTIVE_SEARCH, Proposals
 from proposals.voting import voted_boxes
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -19,13 +19,14 @@ from PIL import Image
 from detector import __version__, formats
 from detector.arguments import FORMATS, MAX_PIXELS
 from detector.cli import main
-from detector.config import DetectOptions, read_options
 from detector.detections import Detections
-from detector.images import MAX_PIXELS as LOADER_MAX_PIXELS
-from detector.images import read_image
-from detector.pipeline import Detector
-from detector.report import PLAIN_COLUMNS, _print_table, plain_rows, printable
-from proposals.region_proposals import MULTIBOX, SELECTIVE_SEARCH
+from detector.detector import Detector
+from detector.options import DetectOptions, read_options
+from detector.report import PLAIN_COLUMNS, _print_table, plain_rows
+from proposals.console import printable
+from proposals.images import MAX_PIXELS as LOADER_MAX_PIXELS
+from proposals.images import read_image
+from proposals.types import MULTIBOX, SELECTIVE_SEARCH
 
 ROOT = Path(__file__).parents[2]
 DOG = ROOT / "samples" / "dog.jpg"
@@ -153,7 +154,7 @@ def test_config_file(capsys: pytest.CaptureFixture[str], album: Path) -> None:
 def test_multibox_without_weights_is_wrong_usage(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, album: Path, proposals: str
 ) -> None:
-    monkeypatch.setattr("detector.learned_proposals.shipped_multibox", lambda: None)
+    monkeypatch.setattr("detector.multibox.shipped_multibox", lambda: None)
     with pytest.raises(ValueError, match="no MultiBox weights are installed"):
         Detector(DetectOptions(proposals=proposals))
     complaint = usage_error(capsys, "no.png", "--proposals", proposals)  # no.png is not even missed

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from detector.config import DetectOptions, options_from, read_options
+from detector.options import DetectOptions, options_from, read_options
 
 
 def test_the_shipped_defaults_are_the_dataclass_defaults():

@@ -10,16 +10,16 @@ import pytest
 
 from detector.classes import det_names
 from detector.cli import main
-from detector.config import DetectOptions
 from detector.context import CONTEXT_MODEL, LEAST, in_context, whole_picture
-from detector.images import read_image
+from detector.detector import Detector
+from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
-from detector.pipeline import Detector
+from detector.options import DetectOptions
 from detector.runtimes.classifier import load_classifier
 from detector.samples import sample_path
-from detector.weights import find_model
 from detector.weights_writer import save_weights
+from proposals.images import read_image
 
 
 @pytest.mark.parametrize("upright", [False, True])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detector.crops import warp, warp_geometry
+from detector.warp import warp, warp_geometry
 from proposals.boxes import as_boxes
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "dog.jpg"

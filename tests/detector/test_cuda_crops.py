@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detector.crops import warp
 from detector.runtimes import cuda_crops
 from detector.runtimes.cuda_crops import upload, warp_on_device
+from detector.warp import warp
 from proposals.boxes import as_boxes
 from proposals.opencv import selective_search_opencv
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detector.detections import Detections
-from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH
 
 NAMES = ("cat", "dog", "tv or monitor")
 SIZE = (100, 80)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from detector.classes import det_names
 from detector.detections import Detections
-from detector.draw import colour_of, contact_sheet, draw, draw_detections, place_plates, save_picture
+from detector.drawing import colour_of, contact_sheet, draw, draw_detections, place_plates, save_picture
 
 GREY = 128
 

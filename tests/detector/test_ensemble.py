@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector.config import DetectOptions
-from detector.crops import warp
+from detector.detector import Detector
 from detector.ensemble import member_scores, score_regions
-from detector.images import read_image
-from detector.pipeline import Detector
+from detector.model import find_model
+from detector.options import DetectOptions
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.samples import sample_path
-from detector.weights import find_model
+from detector.warp import warp
+from proposals.images import read_image
 
 MODEL = find_model("inception_v3")
 

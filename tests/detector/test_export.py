@@ -11,10 +11,10 @@ from detector import export, exported
 from detector.agreement import Agreement, agreement
 from detector.export import export_checked, main
 from detector.exported import check, run_file
+from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
 from detector.runtimes.openvino_core import core
-from detector.weights import find_model
 from detector.weights_writer import save_weights
 
 SIZE = 80
@@ -201,7 +201,7 @@ def test_a_missing_package_is_named_with_its_cure(leaves, tmp_path, capsys, monk
 def test_a_closed_folder_is_said_before_anything_is_computed(leaves, tmp_path, capsys, monkeypatch):
     closed = tmp_path / "closed"
     closed.mkdir()
-    monkeypatch.setattr("detector.files.os.access", lambda path, mode: False)  # a superuser may write anywhere
+    monkeypatch.setattr("proposals.files.os.access", lambda path, mode: False)  # a superuser may write anywhere
     assert main([leaves.file, "--out", str(closed / "a.xml")]) == 1
     assert "permission denied" in capsys.readouterr().err
     shutil.rmtree(closed)

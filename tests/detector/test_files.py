@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.files import check_folder, write_bytes_atomic, write_text_atomic
+from proposals.files import check_folder, write_bytes_atomic, write_text_atomic
 
 
 def test_writes_bytes_and_text_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tmp_path.chmod(0o755)
     (tmp_path / "closed").mkdir(mode=0o555)
     source = (
-        "import os, pathlib, sys; from detector.files import check_folder\n"
+        "import os, pathlib, sys; from proposals.files import check_folder\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "for name in ('closed', 'closed/a'):\n"
         "    try: check_folder(pathlib.Path(name))\n"

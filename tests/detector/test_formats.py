@@ -34,7 +34,7 @@ from detector.formats import (
     to_voc,
     to_yolo,
 )
-from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH
 
 NAMES = ("cat", "dog", 'tv, "or" <monitor> & more')
 SIZE = (100, 80)

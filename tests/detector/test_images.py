@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from detector.images import ImageError, _open_header, read_image, read_stream
+from proposals.images import ImageError, _open_header, read_image, read_stream
 
 ROOT = Path(__file__).parents[2]
 CAT = ROOT / "samples" / "chelsea.jpg"

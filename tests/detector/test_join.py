@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from detector.images import read_image
 from detector.join import check_shared, join, main, shared_arrays
+from detector.model import Model, find_model
 from detector.networks.inception_v3 import INCEPTION_V3, SHARED, inception_v3
 from detector.networks.layers import convolutions, cut_after
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.samples import sample_path, samples_folder
-from detector.weight_arrays import Weights, load_weights
-from detector.weights import Model, find_model
+from detector.weights import Weights, load_weights
 from detector.weights_writer import save_weights
+from proposals.images import read_image
 
 SIZE = 96
 NAMES = ("cat", "dog", "owl")

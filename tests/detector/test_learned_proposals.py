@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from detector.cli import main
-from detector.config import DetectOptions
 from detector.datasets.read import read_dataset
-from detector.images import read_image
-from detector.learned_proposals import (
+from detector.detector import Detector
+from detector.model import Model, file_digest, find_model
+from detector.multibox import (
     MULTIBOX_FILE,
     MultiBox,
     MultiBoxWeights,
@@ -32,20 +32,20 @@ from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
 from detector.networks.torch_module import load_into, torch_network
 from detector.networks.training_module import fold, training_network
-from detector.pipeline import Detector
+from detector.options import DetectOptions
 from detector.runtimes.multibox_runtime import MultiBoxNetwork
 from detector.samples import sample_path, samples_folder
-from detector.weight_arrays import load_weights
-from detector.weights import Model, file_digest, find_model
+from detector.weights import load_weights
 from detector.weights_writer import save_weights
 from proposals.boxes import iou
-from proposals.merge import NEAR_DUPLICATE
+from proposals.images import read_image
+from proposals.merging import NEAR_DUPLICATE
 from proposals.multibox.decoding import GRID_NMS, NMS, decode_proposals
 from proposals.multibox.grid import deviations, grid_priors
 from proposals.multibox.grid_heads import GridHeads
 from proposals.multibox.heads import MultiBoxHeads
 from proposals.multibox.priors import multiscale_priors
-from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH
 
 SIZE, GRID, FROZEN = 96, 3, "inception_5a"
 CHANNELS = 208  # a quarter of 832

@@ -16,10 +16,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from detector import exported
-from detector.crops import warp
 from detector.export import export_checked
-from detector.images import read_image
 from detector.join import eight_bits
+from detector.model import Model, find_model
 from detector.networks.costs import Cost, cost
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import INCEPTION_V3, SHARED, inception_v3
@@ -39,10 +38,11 @@ from detector.runtimes.classifier import load_classifier
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.runtimes.torch_runtime import TorchClassifier
 from detector.samples import sample_path
-from detector.weight_arrays import Weights, check_arrays, load_weights
-from detector.weights import Model, find_model
+from detector.warp import warp
+from detector.weights import Weights, check_arrays, load_weights
 from detector.weights_writer import save_weights
-from proposals.selective_search import selective_search
+from proposals.images import read_image
+from proposals.selective.search import selective_search
 
 SIZE = 96
 NAMES = ("cat", "dog", "owl")

@@ -11,7 +11,7 @@ from detector.runtimes.openvino_core import core
 LET_GO_ELSEWHERE = """
 import os, signal, threading
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.weights import find_model
+from detector.model import find_model
 
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
 networks = [OpenVinoClassifier(find_model("inception_v3@75"))]

@@ -11,6 +11,7 @@ import torch
 
 from detector.calibration import calibrate
 from detector.classes import leaf_matrix
+from detector.model import Model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions, cut_after
 from detector.networks.openvino_graph import ends_model, features_model
@@ -21,8 +22,7 @@ from detector.runtimes.openvino_core import core
 from detector.runtimes.openvino_features import OpenVinoFeatures
 from detector.runtimes.openvino_requests import Requests
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.weight_arrays import load_weights
-from detector.weights import Model
+from detector.weights import load_weights
 from detector.weights_writer import save_weights
 
 SIZE, LAYER, CHANNELS, GRID = 96, "inception_4e", 208, 3  # 832 channels of width 1, pooled behind the module

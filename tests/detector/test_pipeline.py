@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector import pipeline
 from detector.classes import det_names
-from detector.config import DetectOptions
-from detector.crops import warp
-from detector.pipeline import Detector, Trace
+from detector.detector import Detector, Trace
+from detector.options import DetectOptions
+from detector.warp import warp
 from proposals.boxes import from_xywh, iou
 from proposals.opencv import selective_search_opencv
-from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
 from proposals.voting import softened_per_class, voted_boxes
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -246,7 +245,7 @@ def test_crop_size_changes_what_the_network_sees(detector):
 
 
 def test_refuses_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("detector.learned_proposals.shipped_multibox", lambda: None)
+    monkeypatch.setattr("detector.multibox.shipped_multibox", lambda: None)
     with pytest.raises(ValueError, match="no MultiBox weights are installed; use --proposals ss"):
         Detector(DetectOptions(proposals="both"))
     with pytest.raises(FileNotFoundError, match="known models"):
@@ -262,6 +261,8 @@ def test_the_kernels_are_not_loaded_by_a_daemon(monkeypatch: pytest.MonkeyPatch)
     """The end of Python stops daemons wherever they are; inside compiled code that aborts the process."""
     told = threading.Event()
     seen = []
-    monkeypatch.setattr(pipeline, "_warm_up", lambda: (seen.append(threading.current_thread().daemon), told.set()))
+    monkeypatch.setattr(
+        "detector.detector._warm_up", lambda: (seen.append(threading.current_thread().daemon), told.set())
+    )
     Detector(DetectOptions(model="inception_v3", proposals="ss"))
     assert told.wait(60) and seen == [False]

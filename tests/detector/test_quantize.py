@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from detector.calibration import BINS, STEPS, Histogram, best_end, calibrate
+from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
 from detector.networks.training_module import fold, training_network
@@ -20,8 +21,7 @@ from detector.quantize import main, quantize, quantized_file
 from detector.runtimes.classifier import load_classifier
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.samples import sample_path
-from detector.weight_arrays import load_weights
-from detector.weights import find_model
+from detector.weights import load_weights
 from detector.weights_writer import save_weights, sorted_metadata
 
 SIZE = 80

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from detector.classes import det_names
-from detector.crops import warp
+from detector.model import find_model
 from detector.runtimes import model_cache
 from detector.runtimes.classifier import load_classifier
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.runtimes.torch_runtime import TorchClassifier
-from detector.weights import find_model
+from detector.warp import warp
 from proposals.opencv import selective_search_opencv
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -103,7 +103,7 @@ def test_torchvision_model_needs_torch_and_says_so_when_offline(tmp_path):
     with pytest.raises(ValueError, match="runs in torch only; leave --runtime openvino out"):
         load_classifier(model, "openvino", "cpu", "f32", 8)
     code = (
-        "from detector.weights import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
+        "from detector.model import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
         "try: load_network(find_model('torchvision_googlenet'))\nexcept ValueError as error: print(error)"
     )
     nowhere = {
@@ -124,7 +124,7 @@ def test_torchvision_weights_from_torchs_hub_folder_are_hash_checked(tmp_path):
     folder.mkdir(parents=True)
     (folder / GoogLeNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]).write_bytes(b"not weights")
     code = (
-        "from detector.weights import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
+        "from detector.model import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
         "try: load_network(find_model('torchvision_googlenet'))\nexcept ValueError as error: print(error)"
     )
     nowhere = {
@@ -147,7 +147,7 @@ def test_precision_auto_is_int8_for_weights_trained_for_it():
 def test_int8_rounds_after_every_convolution():
     from detector.classes import leaf_matrix
     from detector.networks.openvino_graph import scores_model
-    from detector.weight_arrays import load_weights
+    from detector.weights import load_weights
 
     weights = load_weights(MODEL)
     for int8, count in ((True, 95), (False, 0)):  # 94 convolutions with ReLU, and the input

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.config import DetectOptions
-from detector.images import RgbImage
-from detector.pipeline import Detector, Trace
+from detector.detector import Detector, Trace
+from detector.options import DetectOptions
 from detector.report import Report, show_log
 from detector.stream import PATIENCE, detect_stream
+from proposals.images import RgbImage
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import LRN, Auxiliary, AvgPool, Conv, GlobalAvgPool, MaxPool
@@ -15,8 +16,7 @@ from detector.networks.training_module import AuxiliaryHead, fold, start_from, t
 from detector.runtimes.classifier import summed_leaves
 from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.runtimes.torch_runtime import TorchClassifier
-from detector.weight_arrays import Weights
-from detector.weights import find_model
+from detector.weights import Weights
 from detector.weights_writer import save_weights
 
 INPUT = {"mean": 127.5, "scale": 60.0}

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from detector.crops import warp
+from detector.model import find_model
 from detector.networks.layers import LRN, Branches, Conv, GlobalAvgPool, MaxPool
 from detector.networks.torch_module import ConvReLU, torch_network
 from detector.runtimes.cuda_network import FusedConvReLU, fastest, fuse_relu, halve_weights, in_steps
 from detector.runtimes.cuda_runtime import CudaClassifier, score_regions
 from detector.runtimes.torch_runtime import TorchClassifier
-from detector.weights import find_model
+from detector.warp import warp
 from proposals.boxes import as_boxes, nms_per_class
 
 MODEL = replace(find_model("inception_v3"), size=75, sharpness=4.0)

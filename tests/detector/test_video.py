@@ -17,11 +17,11 @@ from PIL import Image
 
 from detector import formats
 from detector.cli import main
-from detector.config import DetectOptions
-from detector.images import ImageError, RgbImage
+from detector.detector import Detector
 from detector.inputs import Video
-from detector.pipeline import Detector
+from detector.options import DetectOptions
 from detector.video import USUAL_RATE, VideoWriter, count_frames, read_frames
+from proposals.images import ImageError, RgbImage
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -13,12 +13,12 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
 from detector.classes import det_names
-from detector.learned_proposals import shipped_multibox
+from detector.model import describe_models, find_model, model_names, split_size
+from detector.multibox import shipped_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import convolutions
-from detector.weight_arrays import Weights, load_weights
-from detector.weights import describe_models, find_model, model_names, split_size
+from detector.weights import Weights, load_weights
 from detector.weights_writer import save_weights
 
 SHIPPED = find_model("inception_v3")

@@ -27,7 +27,7 @@ from eval.misses import (
 from eval.predictions import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import Boxes
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals, from_source
+from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
 
 NAMES = ("dog", "domestic cat", "car")  # dog and cat are similar, the car is not
 Box = Sequence[float]

@@ -13,11 +13,11 @@ from PIL import Image
 
 from detector.classes import det_classes, leaf_matrix
 from detector.crop_protocols import protocol_crops
-from detector.images import read_image
+from detector.model import find_model
 from detector.runtimes.classifier import load_classifier
-from detector.weights import find_model
 from eval.classification import classify, main, mean_scores, ranks, summary, wilson
 from eval.classification_lists import Labels, imagenet_classes, read_labelled
+from proposals.images import read_image
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "ilsvrc"

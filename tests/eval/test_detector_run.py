@@ -8,11 +8,11 @@ from small_problems import ground_truth
 
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
-from detector.pipeline import Trace
+from detector.detector import Trace
 from detector.samples import samples_folder
 from eval.analysis import iou_thresholds
 from eval.detector_run import MIN_SCORE, _witnesses, picture_digests, truth_key
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 
 BOX = (1.0, 1.0, 40.0, 40.0)
 

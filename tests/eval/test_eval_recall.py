@@ -17,8 +17,8 @@ from detector.datasets.ground_truth import GroundTruth
 from eval.recall import main
 from eval.recall_pictures import same_pictures, searched, stored
 from eval.recall_tables import ALL, CURVE, as_json, as_plot, as_text, measure
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals, from_source
 from proposals.store import PictureProposals, write_store
+from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
 from proposals.workers import Search
 
 PROJECT = Path(__file__).parents[2]
@@ -310,7 +310,7 @@ def test_computed_pictures_equal_stored_ones(data: Path, tmp_path: Path) -> None
     from proposals.pictures import read_picture
     from proposals.recall import best_overlaps
     from proposals.recall import recall as recall_of
-    from proposals.selective_search import selective_search
+    from proposals.selective.search import selective_search
 
     truth = read_dataset(data, "coco")
     overlaps = [

@@ -14,7 +14,7 @@ from PIL import Image
 from proposals.extract import main
 from proposals.opencv import selective_search_opencv
 from proposals.pictures import PictureError, find_pictures, natural, picture_id, read_picture
-from proposals.selective_search import selective_search
+from proposals.selective.search import selective_search
 from proposals.store import ProposalStore
 
 PROJECT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proposals.boxes import as_boxes, iou
-from proposals.merge import merge
-from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH, from_source
+from proposals.merging import merge
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, from_source
 
 NONE = from_source([], [], SELECTIVE_SEARCH)
 

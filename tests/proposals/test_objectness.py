@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from proposals.boxes import as_boxes, iou
 from proposals.objectness import LEAST, objectness, weighed
-from proposals.region_proposals import MULTIBOX, Proposals, from_source
+from proposals.types import MULTIBOX, Proposals, from_source
 
 CORNERS = arrays(np.float32, (6, 2, 2), elements=st.integers(0, 20).map(float))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from proposals.frame import check_image, from_frame, to_frame
-from proposals.ranking import priorities, rank, rank_scores
+from proposals.selective.ranking import priorities, rank, rank_scores
 
 
 def test_rank_drops_small_and_repeated_boxes_and_puts_the_whole_frame_first():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from proposals.region_proposals import MULTIBOX, SELECTIVE_SEARCH, Proposals, from_source
+from proposals.types import MULTIBOX, SELECTIVE_SEARCH, Proposals, from_source
 
 
 def test_holds_read_only_copies():

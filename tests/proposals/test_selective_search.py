@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from proposals.boxes import iou
-from proposals.grouping import COLOUR, FILL, SIZE, TEXTURE
-from proposals.selective_search import CTSF, MODES, Strategy, selective_search
+from proposals.selective.grouping import COLOUR, FILL, SIZE, TEXTURE
+from proposals.selective.search import CTSF, MODES, Strategy, selective_search
 
 ROOT = Path(__file__).parents[2]
 
@@ -170,7 +170,7 @@ def test_same_bytes_on_any_number_of_threads_and_in_any_process():
         again = selective_search(image, seed=5, threads=threads)
         assert again.boxes.tobytes() == first.boxes.tobytes() and again.scores.tobytes() == first.scores.tobytes()
     code = (
-        "import sys, numpy as np; from PIL import Image; from proposals.selective_search import selective_search\n"
+        "import sys, numpy as np; from PIL import Image; from proposals.selective.search import selective_search\n"
         "image = np.asarray(Image.open(sys.argv[1]).convert('RGB'))\n"
         "sys.stdout.buffer.write(selective_search(image, seed=5).boxes.tobytes())"
     )
@@ -224,7 +224,7 @@ def test_strategy_refuses(fields, message):
 def test_the_first_call_of_a_machine_says_that_it_compiles(tmp_path):
     """An empty cache: one line, and the cache is filled."""
     code = (
-        "import numpy as np; from proposals.selective_search import selective_search\n"
+        "import numpy as np; from proposals.selective.search import selective_search\n"
         "selective_search(np.zeros((20, 30, 3), np.uint8)); selective_search(np.zeros((20, 30, 3), np.uint8))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proposals.parts import OtherParametersError, Parts
-from proposals.region_proposals import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
 from proposals.store import PICTURES_A_GROUP, PictureProposals, ProposalStore, fingerprint, write_store
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
 
 PARAMETERS = {"algorithm": 1, "seed": 0, "max_boxes": None}
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
 from detector.crop_protocols import protocol_crops
-from detector.images import read_image
 from detector.training import augmentation
 from detector.training.augmentation import (
     EIGENVALUES,
@@ -34,6 +33,7 @@ from detector.training.augmentation import (
     random_area_box,
     resized,
 )
+from proposals.images import read_image
 
 ROOT = Path(__file__).parents[3]
 DRAWS = 4000

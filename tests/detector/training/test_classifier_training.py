@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from detector.images import read_image
+from detector.model import find_model
 from detector.runtimes.classifier import DET, load_classifier
 from detector.train import main
 from detector.training.augmentation import centre_crop
@@ -22,7 +22,7 @@ from detector.training.image_batches import ImageBatches
 from detector.training.image_sets import ImageSet, open_images
 from detector.training.options import ClassifierOptions, DistillOptions
 from detector.training.run_folder import read_log
-from detector.weights import find_model
+from proposals.images import read_image
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 CLASSES = {"bird": ("eagle", "kite"), "cat": ("chelsea",), "cup": ("coffee",), "horse": ("horses", "giraffe")}

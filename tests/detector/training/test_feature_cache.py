@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from detector.classes import det_classes
-from detector.crops import warp
-from detector.images import read_image
+from detector.model import Model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
 from detector.networks.training_module import TrainingNetwork, fold, training_network
@@ -22,8 +21,9 @@ from detector.training.feature_cache import FeatureCache, fill_cache, mirrored_r
 from detector.training.finetune import RegionBatches
 from detector.training.mini_batches import Sampler
 from detector.training.region_pool import RegionPool
-from detector.weights import Model
+from detector.warp import warp
 from detector.weights_writer import save_weights
+from proposals.images import read_image
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 SIZE, FROZEN = 75, "inception_4a"

@@ -18,6 +18,7 @@ import torch
 from detector.classes import det_classes
 from detector.cli import main as detect
 from detector.datasets.read import read_dataset
+from detector.model import Model, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.training_module import fold, training_network
 from detector.train import main
@@ -27,11 +28,10 @@ from detector.training.options import FinetuneOptions
 from detector.training.region_pool import RegionPool, build_pool, read_sources
 from detector.training.run_folder import read_log
 from detector.training.world import World
-from detector.weight_arrays import Weights, load_weights
-from detector.weights import Model, find_model
+from detector.weights import Weights, load_weights
 from detector.weights_writer import save_weights
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
 from proposals.store import PictureProposals, write_store
+from proposals.types import SELECTIVE_SEARCH, Proposals
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "samples"

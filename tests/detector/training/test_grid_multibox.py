@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from detector.datasets.read import read_dataset
-from detector.images import read_image
-from detector.learned_proposals import MULTIBOX_FILE, MultiBox, load_multibox
+from detector.model import Model, find_model
+from detector.multibox import MULTIBOX_FILE, MultiBox, load_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
 from detector.networks.training_module import fold, training_network
@@ -29,9 +29,9 @@ from detector.training.loop import Batch
 from detector.training.options import MultiBoxOptions
 from detector.training.run_folder import read_log
 from detector.training.views import Views, build_views, stretched
-from detector.weights import Model, find_model
 from detector.weights_writer import save_weights
 from proposals.boxes import as_boxes, iou
+from proposals.images import read_image
 from proposals.multibox.decoding import GRID_NMS, decode_proposals
 from proposals.multibox.grid import LARGE, SMALL, grid_priors, kmeans_shapes
 

@@ -15,14 +15,13 @@ import torch
 from safetensors.numpy import load_file
 
 from detector.cli import main as detect
-from detector.config import DetectOptions
-from detector.crops import warp
 from detector.datasets.class_maps import AMBIGUOUS
 from detector.datasets.read import read_dataset
+from detector.detector import Detector
 from detector.export import export_checked
 from detector.exported import run_file
-from detector.images import read_image
-from detector.pipeline import Detector
+from detector.model import Model, find_model
+from detector.options import DetectOptions
 from detector.quantize import quantized_file
 from detector.runtimes.cuda_runtime import CudaClassifier
 from detector.runtimes.openvino_features import OpenVinoFeatures
@@ -35,11 +34,12 @@ from detector.training.head_options import BboxStageOptions, SvmStageOptions
 from detector.training.head_stages import picture_features
 from detector.training.region_pool import IGNORED, RegionPool, Source, build_pool, read_sources
 from detector.training.svm_head import SvmHead, SvmOptions, svm_margins, train_svms
-from detector.weight_arrays import load_weights
-from detector.weights import Model, find_model
+from detector.warp import warp
+from detector.weights import load_weights
 from detector.weights_writer import save_weights
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
+from proposals.images import read_image
 from proposals.store import PictureProposals, ProposalStore, write_store
+from proposals.types import SELECTIVE_SEARCH, Proposals
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 PICTURES = ("dog.jpg", "horses.jpg", "giraffe.jpg", "person.jpg")

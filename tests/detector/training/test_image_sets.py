@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.images import ImageError, read_image
 from detector.training.image_sets import ImageSet, open_images
+from proposals.images import ImageError, read_image
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 CLASSES = ("bird", "cat", "horse and foal")

@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from detector.config import DetectOptions
-from detector.console import Console
 from detector.datasets.read import read_dataset
-from detector.images import read_image
+from detector.options import DetectOptions
 from detector.training.region_proposals import stored_proposals
 from detector.training.world import World
+from proposals.console import Console
+from proposals.images import read_image
 from proposals.parts import Parts
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
-from proposals.selective_search import selective_search
+from proposals.selective.search import selective_search
 from proposals.store import PictureProposals, ProposalStore
+from proposals.types import SELECTIVE_SEARCH, Proposals
 
 ROOT = Path(__file__).parents[3]
 ALONE = World(0, 1, torch.device("cpu"))

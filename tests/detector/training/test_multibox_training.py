@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from detector.datasets.read import read_dataset
-from detector.images import read_image
-from detector.learned_proposals import MULTIBOX_FILE, MultiBox, load_multibox
+from detector.model import Model, find_model
+from detector.multibox import MULTIBOX_FILE, MultiBox, load_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.training_module import fold, training_network
 from detector.samples import samples_folder
@@ -23,9 +23,9 @@ from detector.training.multibox import FeatureRows, MultiBoxTask
 from detector.training.options import MultiBoxOptions
 from detector.training.run_folder import read_log
 from detector.training.views import Views, build_views
-from detector.weights import Model, find_model
 from detector.weights_writer import save_weights
 from proposals.boxes import iou
+from proposals.images import read_image
 from proposals.multibox.priors import kmeans_priors
 
 FROZEN = "inception_5a"

@@ -21,7 +21,7 @@ from detector.training.region_pool import (
     proposals_of,
     read_sources,
 )
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals
+from proposals.types import SELECTIVE_SEARCH, Proposals
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 DATA = SHARED / "data"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detector.classes import BACKGROUND
+from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import Conv
 from detector.networks.torch_module import ConvReLU
@@ -22,10 +23,9 @@ from detector.training.region_loss import region_loss
 from detector.training.region_pool import RegionPool, build_pool, read_sources
 from detector.training.run_folder import RunFolder
 from detector.training.temperature import fit_temperature, fold_temperature
-from detector.weight_arrays import load_weights
-from detector.weights import find_model
+from detector.weights import load_weights
 from detector.weights_writer import save_weights
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 
 CLASSES = 4
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from detector.model import find_model
 from detector.training.checkpoint import load_checkpoint
 from detector.training.run_folder import read_log
-from detector.weight_arrays import load_weights
-from detector.weights import find_model
+from detector.weights import load_weights
 
 pytestmark = pytest.mark.slow
 

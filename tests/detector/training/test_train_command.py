@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from detector.console import UsageError
 from detector.train import STAGES, main, read_config
 from detector.training.options import ClassifierOptions, FinetuneOptions
+from proposals.console import UsageError
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "samples"

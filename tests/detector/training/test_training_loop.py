@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detector.console import Console, Terminated
 from detector.training.checkpoint import load_checkpoint
 from detector.training.loop import Batch, Group, noted_signals, run_length, train
 from detector.training.options import LoopOptions
 from detector.training.run_folder import RunFolder, read_log
 from detector.training.step_batches import step_batches
 from detector.training.world import World
+from proposals.console import Console, Terminated
 
 
 @pytest.fixture(autouse=True)

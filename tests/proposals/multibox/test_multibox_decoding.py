@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proposals.boxes import as_boxes, iou, nms
 from proposals.multibox.coding import decode, encode
 from proposals.multibox.decoding import decode_proposals, from_crop, merge_passes, unmirrored
-from proposals.region_proposals import MULTIBOX, from_source
+from proposals.types import MULTIBOX, from_source
 
 
 def zeros(count):
@@ -153,7 +153,7 @@ def test_merge_passes():
 
 def test_inference_loads_neither_torch_nor_scikit_learn():
     code = (
-        "import sys, proposals.merge, proposals.multibox.decoding, proposals.multibox.openvino_heads, "
+        "import sys, proposals.merging, proposals.multibox.decoding, proposals.multibox.openvino_heads, "
         "proposals.multibox.priors\n"
         "print(sorted({'torch', 'sklearn', 'scipy.optimize', 'pandas', 'matplotlib'} & set(sys.modules)))\n"
         "assert not any(name.split('.')[0] == 'detector' for name in sys.modules)"

@@ -11,23 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.box_moves import moved_boxes, suppressed_again
-from detector.config import DetectOptions
 from detector.context import CONTEXT_MODEL, in_context, whole_picture
-from detector.crops import warp
 from detector.detections import Detections
 from detector.ensemble import RegionScores, check_heads, score_regions
+from detector.model import Model, find_model, split_size
+from detector.options import DetectOptions
 from detector.runtimes.classifier import Classifier, Targets, load_classifier
-from detector.weights import Model, find_model, split_size
+from detector.warp import warp
 from proposals.boxes import Boxes, nms_per_class
 from proposals.frame import Image, check_image
-from proposals.merge import merge
+from proposals.merging import merge
 from proposals.objectness import objectness, weighed
 from proposals.opencv import selective_search_opencv
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 from proposals.voting import softened_per_class, vote_per_class
 
 if TYPE_CHECKING:
-    from detector.learned_proposals import MultiBox
+    from detector.multibox import MultiBox
 
 VIEWS = 4  # of a picture for its context
 SEARCH_THREADS = 2  # fast mode has two colour spaces
@@ -118,7 +118,7 @@ class Detector:
         o = self.options
         if o.backend == "opencv":
             return selective_search_opencv(image, o.superpixel_scale, o.seed)
-        from proposals.selective_search import selective_search  # numba takes 0.3 s to import, beside the network
+        from proposals.selective.search import selective_search  # numba takes 0.3 s to import, beside the network
 
         return selective_search(image, superpixel_scale=o.superpixel_scale, seed=o.seed, threads=SEARCH_THREADS)
 
@@ -202,7 +202,7 @@ def _model(name: str, crop_size: int) -> Model:
 
 def _multibox(o: DetectOptions) -> MultiBox:
     """Return the learned proposals that the options ask for. Raises: ValueError where no weights are installed."""
-    from detector.learned_proposals import MultiBox, load_multibox, shipped_multibox
+    from detector.multibox import MultiBox, load_multibox, shipped_multibox
 
     path = o.multibox or shipped_multibox()
     if path is None:
@@ -212,7 +212,7 @@ def _multibox(o: DetectOptions) -> MultiBox:
 
 def _warm_up() -> None:
     """Load or compile the kernels of Selective Search while the network loads."""
-    from proposals.selective_search import selective_search
+    from proposals.selective.search import selective_search
 
     selective_search(np.zeros((2, 2, 3), np.uint8))
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from detector.detections import Detections
-from detector.files import write_bytes_atomic
-from detector.images import RgbImage
 from proposals.boxes import Boxes, as_boxes, descending
+from proposals.files import write_bytes_atomic
+from proposals.images import RgbImage
 
 Colour = tuple[int, int, int]
 Pixels = npt.NDArray[np.int64]  # [N, 4], whole half-open pixels

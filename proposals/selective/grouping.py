@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proposals.compiled import compiled
-from proposals.features import COLOURS, FEATURES
+from proposals.selective.features import COLOURS, FEATURES
 
 COLOUR, TEXTURE, SIZE, FILL = 1, 2, 4, 8  # similarities; a set of them is a sum
 

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from proposals.compiled import notice_compilation
-from proposals.features import pixel_codes, region_features
 from proposals.frame import Image, check_image, from_frame, to_frame
-from proposals.grouping import COLOUR, FILL, SIZE, TEXTURE, group, neighbours
-from proposals.ranking import priorities, rank, rank_scores
-from proposals.region_proposals import SELECTIVE_SEARCH, Proposals, from_source
-from proposals.segmentation import Labels, segment, sorted_edges
+from proposals.selective.features import pixel_codes, region_features
+from proposals.selective.grouping import COLOUR, FILL, SIZE, TEXTURE, group, neighbours
+from proposals.selective.ranking import priorities, rank, rank_scores
+from proposals.selective.segmentation import Labels, segment, sorted_edges
+from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
 
 CTSF, TSF = COLOUR | TEXTURE | SIZE | FILL, TEXTURE | SIZE | FILL
 

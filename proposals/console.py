@@ -1,4 +1,4 @@
-"""What the commands beside `detect` share: one-line errors, notes, a progress bar, exit statuses."""
+"""What the commands share: one-line errors, notes, a progress bar, exit statuses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from detector.report import printable
-
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 FAILED, WRONG_USAGE = 1, 2
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # as a shell counts: 128 + SIGINT, SIGPIPE, SIGTERM
+
+
+def printable(name: str) -> str:
+    """Return `name` on one line: control characters and bytes that are not text become escapes such as `\\n`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded(name))
+
+
+def decoded(name: str) -> str:
+    """Return a file name as valid text: bytes that are not UTF-8 become escapes such as `\\xff`, all else stays."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class UsageError(Exception):

@@ -17,7 +17,7 @@ T = TypeVar("T")
 class DetectOptions:
     """What one detection run depends on (configs/detect.toml holds the defaults that `detect` uses)."""
 
-    model: str = "ensemble"  # a name of `detector.weights`, or a path; NAME@SIZE for crops of another size
+    model: str = "ensemble"  # a name of `detector.model`, or a path; NAME@SIZE for crops of another size
     ensemble: str = ""  # further models with commas between, whose scores are averaged with those of `model`
     cascade: float = 0.55  # background score of `model` from which the others are not asked; 0: they always are
     proposals: str = "both"  # ss, multibox or both (section 8)
@@ -67,7 +67,7 @@ class DetectOptions:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
 
 
-MIN_CROP, MAX_CROP = 75, 640  # the limits of detector.weights, which needs numpy
+MIN_CROP, MAX_CROP = 75, 640  # the limits of detector.model, which needs numpy
 MAX_BATCH, MAX_SCALE, MAX_BOXES = 1024, 100, 100_000
 CHOICES = {
     "proposals": ("ss", "multibox", "both"),

@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detector.files import write_bytes_atomic
+from detector.model import Model, file_digest, find_model, model_names
 from detector.networks.layers import cut_after
-from detector.weights import Model, file_digest, find_model, model_names
 from detector.weights_writer import sorted_metadata
+from proposals.files import write_bytes_atomic
 from proposals.frame import Image, check_image
 from proposals.multibox.decoding import WHOLE, decode_proposals, from_crop, merge_passes, unmirrored
-from proposals.region_proposals import Proposals
+from proposals.types import Proposals
 
 MULTIBOX_FILE = "multibox.safetensors"  # in a run folder, and in the package
 SHIPPED_SHA256 = "530cd08129073c9fc96a11358e4c465f10b1bc111c0391c9beebc5090bd9572a"

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from proposals.boxes import Indices, iou
-from proposals.ranking import rank_scores
-from proposals.region_proposals import Proposals
+from proposals.selective.ranking import rank_scores
+from proposals.types import Proposals
 
 NEAR_DUPLICATE = 0.9  # IoU from which two boxes give all but the same crop
 
