@@ -29,7 +29,7 @@ from random_googlenet import dog, random_googlenet
 from detector.detector import Detector
 from detector.drawing import save_picture
 from detector.options import DetectOptions
-from proposals.frame import Image
+from proposals.images import Image
 
 PEER_BATCH = 128
 PEER_SIZE = 224

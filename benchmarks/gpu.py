@@ -34,7 +34,7 @@ from detector.runtimes.cuda_crops import upload, warp_on_device
 from detector.runtimes.cuda_nms import suppress
 from detector.runtimes.cuda_runtime import CudaClassifier, score_regions
 from proposals.boxes import Boxes, nms_per_class
-from proposals.frame import Image
+from proposals.images import Image
 from proposals.pictures import read_picture
 from proposals.selective.search import selective_search
 

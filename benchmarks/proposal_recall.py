@@ -32,10 +32,10 @@ from val2_mini import ground_truth
 
 from proposals.boxes import Boxes, Floats, from_xywh
 from proposals.files import check_folder, write_bytes_atomic, write_text_atomic
-from proposals.frame import Image, from_frame, to_frame
-from proposals.images import read_image
+from proposals.images import Image, read_image
 from proposals.opencv import selective_search_opencv
 from proposals.recall import average_recall, best_overlaps, mabo, recall
+from proposals.selective.frame import from_frame, to_frame
 from proposals.selective.search import selective_search
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

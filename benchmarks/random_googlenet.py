@@ -15,8 +15,7 @@ from detector.quantize import quantized_file
 from detector.samples import sample_path
 from detector.warp import warp
 from detector.weights_writer import save_weights
-from proposals.frame import Image
-from proposals.images import read_image
+from proposals.images import Image, read_image
 from proposals.selective.search import selective_search
 
 SIZE, MEAN, SCALE = 224, 128.0, 128.0

@@ -20,10 +20,10 @@ import numpy as np
 from machine import machine
 
 from detector.samples import samples_folder
-from proposals.frame import FRAME_WIDTH, Image, to_frame
-from proposals.images import read_image
+from proposals.images import Image, read_image
 from proposals.opencv import selective_search_opencv
 from proposals.selective.features import pixel_codes, region_features
+from proposals.selective.frame import FRAME_WIDTH, to_frame
 from proposals.selective.grouping import group, neighbours
 from proposals.selective.search import COLOUR_SPACES, MODES, selective_search
 from proposals.selective.segmentation import segment, sorted_edges

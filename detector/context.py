@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from proposals.frame import Image
+from proposals.images import Image
 
 if TYPE_CHECKING:
     from detector.runtimes.classifier import Scores

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from proposals.frame import Image, check_image
+from proposals.images import Image, check_image
 
 CROPS = (1, 10, 144)  # Table 3
 PAPER_SIZE = 224

@@ -19,7 +19,7 @@ from detector.options import DetectOptions
 from detector.runtimes.classifier import Classifier, Targets, load_classifier
 from detector.warp import warp
 from proposals.boxes import Boxes, nms_per_class
-from proposals.frame import Image, check_image
+from proposals.images import Image, check_image
 from proposals.merging import merge
 from proposals.objectness import objectness, weighed
 from proposals.opencv import selective_search_opencv

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
 
 from detector.detections import Detections
 from proposals.boxes import Boxes, as_boxes, descending
 from proposals.files import write_bytes_atomic
-from proposals.images import RgbImage
+from proposals.images import Image
 
 Colour = tuple[int, int, int]
 Pixels = npt.NDArray[np.int64]  # [N, 4], whole half-open pixels
@@ -53,7 +54,7 @@ def colour_of(label: int) -> Colour:
     return red, green, blue
 
 
-def draw(image: RgbImage, boxes: Boxes, captions: Sequence[str], labels: npt.ArrayLike) -> RgbImage:
+def draw(image: Image, boxes: Boxes, captions: Sequence[str], labels: npt.ArrayLike) -> Image:
     """Return a copy of `image` with every box in the colour of its class and its caption on a plate beside it.
 
     Shapes: image uint8 RGB [H, W, 3], boxes [N, 4] half-open pixels, captions and labels [N]; later boxes lie on top
@@ -86,7 +87,7 @@ def draw(image: RgbImage, boxes: Boxes, captions: Sequence[str], labels: npt.Arr
     return np.array(canvas)
 
 
-def draw_detections(image: RgbImage, detections: Detections) -> RgbImage:
+def draw_detections(image: Image, detections: Detections) -> Image:
     """Return a copy of `image` [H, W, 3] with its detections, captioned "dog 0.93", the highest scores on top.
 
     Raises: ValueError when the detections belong to a picture of another size.
@@ -126,7 +127,7 @@ def place_plates(
     return plates, levels
 
 
-def contact_sheet(images: Sequence[RgbImage], titles: Sequence[str], columns: int, width: int) -> RgbImage:
+def contact_sheet(images: Sequence[Image], titles: Sequence[str], columns: int, width: int) -> Image:
     """Return the pictures on one sheet `width` pixels wide, in rows of equal 4:3 cells, a title below each.
 
     Each picture keeps its aspect and is letterboxed on a neutral ground; a title too long for its cell is cut.
@@ -143,14 +144,14 @@ def contact_sheet(images: Sequence[RgbImage], titles: Sequence[str], columns: in
     font = ImageFont.load_default(max(9, min(24, round(cell_w / 22))))
     strip = _plate_size(font, "Ag")[1] + gap // 2
     rows = math.ceil(len(images) / columns)
-    sheet = Image.new("RGB", (width, gap + rows * (cell_h + strip + gap)), PAPER)
+    sheet = Pillow.new("RGB", (width, gap + rows * (cell_h + strip + gap)), PAPER)
     pen = ImageDraw.Draw(sheet)
     margin = (width - columns * cell_w - (columns - 1) * gap) // 2
     for i, (image, title) in enumerate(zip(images, titles, strict=True)):
         picture = _canvas(image)
         scale = min(cell_w / picture.width, cell_h / picture.height)
         size = max(1, round(scale * picture.width)), max(1, round(scale * picture.height))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        picture = picture.resize(size, Pillow.Resampling.LANCZOS)
         x, y = margin + i % columns * (cell_w + gap), gap + i // columns * (cell_h + strip + gap)
         pen.rectangle((x, y, x + cell_w - 1, y + cell_h - 1), fill=LETTERBOX)
         sheet.paste(picture, (x + (cell_w - size[0]) // 2, y + (cell_h - size[1]) // 2))
@@ -158,7 +159,7 @@ def contact_sheet(images: Sequence[RgbImage], titles: Sequence[str], columns: in
     return np.array(sheet)
 
 
-def save_picture(path: str | Path, image: RgbImage) -> None:
+def save_picture(path: str | Path, image: Image) -> None:
     """Write `image` uint8 RGB [H, W, 3] to `path`: .png, or .jpg of quality 92; it appears whole or not at all.
 
     Raises: ValueError for another suffix or a picture too large for JPEG, OSError naming the file.
@@ -202,11 +203,11 @@ def _ink_on(colour: Colour) -> Colour:
     return (0, 0, 0) if (luminance + 0.05) ** 2 > 1.05 * 0.05 else (255, 255, 255)
 
 
-def _canvas(image: RgbImage) -> Image.Image:
+def _canvas(image: Image) -> Pillow.Image:
     """Return a Pillow copy of `image`, checked."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"a picture must be uint8 RGB [H, W, 3], got {image.dtype} {list(image.shape)}")
-    return Image.fromarray(np.ascontiguousarray(image)).copy()
+    return Pillow.fromarray(np.ascontiguousarray(image)).copy()
 
 
 def _visible_pixels(boxes: Boxes, width: int, height: int) -> tuple[Pixels, npt.NDArray[np.intp]]:

@@ -17,7 +17,7 @@ from detector.model import Model
 from detector.runtimes.classifier import Classifier, Crops, Scores, Targets
 from detector.warp import warp
 from proposals.boxes import Boxes
-from proposals.frame import Image
+from proposals.images import Image
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from detector.model import Model, file_digest, find_model, model_names
 from detector.networks.layers import cut_after
 from detector.weights_writer import sorted_metadata
 from proposals.files import write_bytes_atomic
-from proposals.frame import Image, check_image
+from proposals.images import Image, check_image
 from proposals.multibox.decoding import WHOLE, decode_proposals, from_crop, merge_passes, unmirrored
 from proposals.types import Proposals
 

@@ -24,7 +24,7 @@ from proposals.console import UsageError
 if TYPE_CHECKING:
     from detector.detector import Detector, Trace
     from detector.video import Frame
-    from proposals.images import RgbImage
+    from proposals.images import Image
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Run:
                 self.report.note(f"{detector.describe()}; ready {self._since_start()}")
             from detector.stream import detect_stream
 
-            def read(later: Job) -> RgbImage:
+            def read(later: Job) -> Image:
                 if later is not job:
                     return self._read(later)
                 image = first.pop()
@@ -131,7 +131,7 @@ class Run:
         except MemoryError:
             yield Problem(video.name, "not enough memory to read it; give a smaller video")
 
-    def _read(self, job: Job) -> RgbImage:
+    def _read(self, job: Job) -> Image:
         """Return the decoded picture, or raise why there is none."""
         from proposals.images import ImageError, read_image, read_stream
 
@@ -154,7 +154,7 @@ class Run:
         for text in job.notices:
             self.report.notice(text)
 
-    def _tell(self, job: Job, result: Trace | Exception, image: RgbImage | None) -> bool:
+    def _tell(self, job: Job, result: Trace | Exception, image: Image | None) -> bool:
         """Print and save what was found, or report why nothing was and return False.
 
         Raises: OSError when an output cannot be written, as the next picture's could not be either.
@@ -182,7 +182,7 @@ class Run:
             return True
         return False
 
-    def _show(self, job: Job, trace: Trace, image: RgbImage) -> None:
+    def _show(self, job: Job, trace: Trace, image: Image) -> None:
         """Print and save what was found."""
         report, classes, item, name = self.report, self.args.classes, job.item, job.item.name
         detections = trace.detections.of_class(*classes) if classes else trace.detections
@@ -211,7 +211,7 @@ def _load(options: DetectOptions) -> Detector:
         raise UsageError(str(error)) from error
 
 
-def _attempt(read: Callable[[Job], RgbImage], job: Job) -> list[RgbImage | Exception]:
+def _attempt(read: Callable[[Job], Image], job: Job) -> list[Image | Exception]:
     """Return the picture, or what reading it raised, in a list from which it can be taken."""
     try:
         return [read(job)]

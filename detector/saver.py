@@ -14,7 +14,7 @@ from proposals.files import check_folder, write_text_atomic
 
 if TYPE_CHECKING:
     from detector.detections import Detections
-    from proposals.images import RgbImage
+    from proposals.images import Image
 
 
 class Saver:
@@ -39,7 +39,7 @@ class Saver:
         """Return the stem of the files of `source`; asked once for each, so that a bad one keeps its name too."""
         return self._names.stem(source) if self._names is not None else ""
 
-    def save(self, stem: str, image: RgbImage, detections: Detections, name: str, image_id: int) -> None:
+    def save(self, stem: str, image: Image, detections: Detections, name: str, image_id: int) -> None:
         """Write the picture with its boxes and, beside it, the results.
 
         Raises: OSError when they cannot be written, ValueError when it is the picture's fault.
@@ -56,7 +56,7 @@ class Saver:
         write_text_atomic(self.folder / (stem + self._suffix), render(detections, self._format, name, image_id))
 
     def save_frame(
-        self, stem: str, image: RgbImage, detections: Detections, name: str, image_id: int, rate: float
+        self, stem: str, image: Image, detections: Detections, name: str, image_id: int, rate: float
     ) -> None:
         """Add the frame with its boxes to the video of `stem`, `rate` frames a second, and its results to their file.
 
@@ -103,7 +103,7 @@ class _ClipFiles:
         self._video = VideoWriter(folder / f"{stem}{OUTPUT_MARK}.mp4", rate)
         self._results = _ResultFile(folder / (stem + suffix), format)
 
-    def add(self, image: RgbImage, detections: Detections, name: str, image_id: int) -> None:
+    def add(self, image: Image, detections: Detections, name: str, image_id: int) -> None:
         from detector.drawing import draw_detections
 
         self._results.add(detections, name, image_id)

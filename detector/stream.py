@@ -14,8 +14,7 @@ from queue import SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
 from detector.detector import Detector, Trace
-from proposals.frame import check_image
-from proposals.images import RgbImage
+from proposals.images import Image, check_image
 from proposals.types import Proposals
 
 T = TypeVar("T")
@@ -28,12 +27,12 @@ class Outcome(NamedTuple, Generic[T]):
 
     item: T
     result: Trace | Exception
-    image: RgbImage | None
+    image: Image | None
 
 
 def detect_stream(
     items: Iterable[T],
-    read: Callable[[T], RgbImage],
+    read: Callable[[T], Image],
     detector: Detector,
     ahead: int = 2,
     stop: threading.Event | None = None,
@@ -53,14 +52,12 @@ def detect_stream(
     return _overlapped(items, read, detector, ahead, stop) if ahead else _in_turn(items, read, detector)
 
 
-def _in_turn(
-    items: Iterable[T], read: Callable[[T], RgbImage], detector: Detector
-) -> Generator[Outcome[T], None, None]:
+def _in_turn(items: Iterable[T], read: Callable[[T], Image], detector: Detector) -> Generator[Outcome[T], None, None]:
     """Yield the outcomes without a thread of our own."""
     iterator = iter(items)
     try:
         for item in iterator:
-            image: RgbImage | None = None
+            image: Image | None = None
             result: Trace | Exception
             try:
                 image = read(item)
@@ -77,7 +74,7 @@ class _Work(Generic[T]):
     """One item on its way through the threads."""
 
     item: T
-    image: RgbImage | None = None
+    image: Image | None = None
     proposals: Proposals | None = None
     error: Exception | None = None
     seconds: float = 0.0  # that proposing took
@@ -98,8 +95,8 @@ class _Threads(Generic[T]):
     def __init__(
         self,
         items: Iterable[T],
-        read: Callable[[T], RgbImage],
-        propose: Callable[[RgbImage], Proposals],
+        read: Callable[[T], Image],
+        propose: Callable[[Image], Proposals],
         ahead: int,
         stop: threading.Event | None,
     ) -> None:
@@ -200,7 +197,7 @@ class _Threads(Generic[T]):
 
 def _overlapped(
     items: Iterable[T],
-    read: Callable[[T], RgbImage],
+    read: Callable[[T], Image],
     detector: Detector,
     ahead: int,
     stop: threading.Event | None,

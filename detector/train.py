@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detector.training.region_pool import RegionPool, Source
     from detector.training.views import Views
     from detector.training.world import World
-    from proposals.images import RgbImage
+    from proposals.images import Image
 
 PROGRAM = "python -m detector.train"
 DESCRIPTION = """\
@@ -267,7 +267,7 @@ def _kept_views(
         "precision": network.precision,
     }
 
-    def crop(image: RgbImage, row: int, target: RgbImage) -> None:
+    def crop(image: Image, row: int, target: Image) -> None:
         stretched(image, views.windows[row], bool(views.mirrored[row]), target)
 
     def kept(advance: Callable[[int], None]) -> FeatureCache:

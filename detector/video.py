@@ -14,7 +14,7 @@ import numpy as np
 
 from detector.inputs import Video
 from proposals.files import check_folder
-from proposals.images import ImageError, RgbImage, check_file
+from proposals.images import Image, ImageError, check_file
 
 USUAL_RATE = 25.0  # frames a second, where a camera does not tell
 HIGHEST_RATE = 1000.0  # what is above it, or not a number, is a header that does not know
@@ -41,7 +41,7 @@ class Frame:
     """One frame to look at: `name` as in `clip.mp4#12`, counted from 1; `rate` of the frames that are looked at."""
 
     name: str
-    image: RgbImage
+    image: Image
     rate: float
 
 
@@ -148,7 +148,7 @@ def _check_end(video: Video, clip: Clip, number: int) -> None:
         raise ImageError(video.name, f"{reason}; copy or download it again")
 
 
-def _rgb(image: object) -> RgbImage:
+def _rgb(image: object) -> Image:
     """Return a frame as OpenCV gives it, BGR, as uint8 RGB [H, W, 3] in C order."""
     return np.ascontiguousarray(np.asarray(image, np.uint8)[:, :, ::-1])
 
@@ -181,7 +181,7 @@ class VideoWriter:
         self._size = (0, 0)
         self._frames = 0
 
-    def write(self, image: RgbImage) -> None:
+    def write(self, image: Image) -> None:
         """Add a frame, uint8 RGB [H, W, 3], resized where it is not as large as the first. Raises: OSError."""
         if self._writer is None:
             self._size = (image.shape[1], image.shape[0])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proposals.boxes import Boxes
-from proposals.frame import Image
+from proposals.images import Image
 
 CONTEXT = 16  # pixels of context on each side, in the output (R-CNN appendix A: 3 to 5 points above the other warps)
 

@@ -1,4 +1,4 @@
-"""Read any picture into uint8 RGB: upright, opaque, eight bits; or say in one line why not and what helps."""
+"""An image is uint8 RGB [H, W, 3]; any image file is read as one, upright and opaque, or one line says why not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
 
-RgbImage = npt.NDArray[np.uint8]  # [H, W, 3]
+Image = npt.NDArray[np.uint8]  # [H, W, 3]
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 2**30  # of an encoded picture that comes from a stream
@@ -50,7 +51,16 @@ class ImageError(ValueError):
         return f"{self.name}: {self.reason}"
 
 
-def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> RgbImage:
+def check_image(image: npt.NDArray[np.generic]) -> None:
+    """Raise ValueError unless `image` is uint8 RGB [H, W, 3] with at least one pixel."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(
+            f"an image must be uint8 RGB [height, width, 3] with at least one pixel, "
+            f"got {image.dtype} {list(image.shape)}"
+        )
+
+
+def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIXELS) -> Image:
     """Return the picture in the file `source`, or encoded in the bytes `source`, as uint8 RGB [H, W, 3], C order.
 
     The EXIF rotation is applied, transparent pixels lie on white, 16 bits are scaled to 8, of an animation the first
@@ -98,7 +108,7 @@ def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> bytes
     return data.getvalue()
 
 
-def _read(file: IO[bytes], name: str, max_pixels: int) -> RgbImage:
+def _read(file: IO[bytes], name: str, max_pixels: int) -> Image:
     """Return the picture in the open `file`; raise ImageError."""
     start = file.read(16)
     if not start:
@@ -115,7 +125,7 @@ def _read(file: IO[bytes], name: str, max_pixels: int) -> RgbImage:
             return _rgb(image, name)
     except (ImageError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:
+    except Pillow.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))
         raise _too_large(name, int(found[0]) if found else max_pixels + 1, max_pixels) from None
     except UnidentifiedImageError:
@@ -126,18 +136,18 @@ def _read(file: IO[bytes], name: str, max_pixels: int) -> RgbImage:
         raise ImageError(name, f"is damaged ({' '.join(str(error).split())}); {RESAVE}") from error
 
 
-def _open_header(file: IO[bytes], max_pixels: int) -> Image.Image:
+def _open_header(file: IO[bytes], max_pixels: int) -> Pillow.Image:
     """Return the picture with only its header read, under our own limit in place of Pillow's.
 
-    Raises what Image.open raises; DecompressionBombError only for more than twice `max_pixels`.
+    Raises what `PIL.Image.open` raises; DecompressionBombError only for more than twice `max_pixels`.
     """
     with _pillow_limit, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+        limit, Pillow.MAX_IMAGE_PIXELS = Pillow.MAX_IMAGE_PIXELS, max_pixels
         try:
-            return Image.open(file)
+            return Pillow.open(file)
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Pillow.MAX_IMAGE_PIXELS = limit
 
 
 def _too_large(name: str, pixels: int, max_pixels: int) -> ImageError:
@@ -154,7 +164,7 @@ def _not_identified(start: bytes) -> str:
     return "is not a picture; JPEG, PNG, WebP, GIF, BMP, TIFF and the like are read"
 
 
-def _turn_upright(image: Image.Image) -> None:
+def _turn_upright(image: Pillow.Image) -> None:
     """Apply the EXIF rotation in place; a picture whose EXIF block is garbage stays as it is stored."""
     try:
         orientation = image.getexif().get(0x0112, 1)  # EXIF 2.32, tag Orientation
@@ -164,13 +174,13 @@ def _turn_upright(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
-def _rgb(image: Image.Image, name: str) -> RgbImage:
+def _rgb(image: Pillow.Image, name: str) -> Image:
     """Return the decoded picture, of any of Pillow's modes, as uint8 RGB [H, W, 3]; raise ImageError."""
     if image.mode == "F" or image.mode.startswith("I"):
         grey = _eight_bits(image, name)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.has_transparency_data:
-        opaque = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
+        opaque = Pillow.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
     if image.mode != "RGB":
@@ -181,7 +191,7 @@ def _rgb(image: Image.Image, name: str) -> RgbImage:
     return np.array(image)
 
 
-def _eight_bits(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
+def _eight_bits(image: Pillow.Image, name: str) -> npt.NDArray[np.uint8]:
     """Return a grey picture of 16-bit, 32-bit or float pixels, scaled to uint8 [H, W]; raise ImageError.
 
     Integers span 0..65535 (a PNG, TIFF or PGM of 16 bits, whatever Pillow holds it in), floats 0..1; a picture that

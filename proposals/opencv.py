@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from proposals.frame import Image, check_image, from_frame, to_frame
+from proposals.images import Image, check_image
+from proposals.selective.frame import from_frame, to_frame
 from proposals.selective.ranking import priorities, rank, rank_scores
 from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # names are found without numpy and Pillow, which --help should not wait for
     from PIL import Image as Pillow
 
-    from proposals.frame import Image
+    from proposals.images import Image
 
 MAX_PIXELS = 100_000_000
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")

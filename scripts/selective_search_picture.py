@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from detector.drawing import colour_of, contact_sheet, save_picture
 from detector.samples import sample_path
-from proposals.frame import Image, to_frame
-from proposals.images import read_image
+from proposals.images import Image, read_image
+from proposals.selective.frame import to_frame
 from proposals.selective.search import Hierarchy, selective_search
 
 LEVELS = (60, 20, 6)  # regions that are left

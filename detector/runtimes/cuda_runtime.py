@@ -20,7 +20,7 @@ from detector.runtimes.cuda_network import FixedBatch, compile_copy, fastest, fu
 from detector.runtimes.cuda_nms import suppress
 from detector.runtimes.torch_runtime import TorchClassifier
 from proposals.boxes import Boxes, Floats, Indices
-from proposals.frame import Image
+from proposals.images import Image
 
 BATCH, SMALL_DEVICE_BATCH = 256, 64
 SMALL_DEVICE = 12 << 30  # bytes of memory below which a device gets the smaller batch

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from proposals.frame import check_image
-from proposals.images import RgbImage
+from proposals.images import Image, check_image
 
 Floats = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]  # x1, y1, x2, y2
@@ -64,7 +63,7 @@ def random_area_box(
     return x, y, x + w, y + h
 
 
-def resized(image: RgbImage, box: Box, size: int, interpolation: int) -> RgbImage:
+def resized(image: Image, box: Box, size: int, interpolation: int) -> Image:
     """Return the part of `image` in `box`, stretched to uint8 [size, size, 3].
 
     interpolation: one of INTERPOLATIONS. Only "area" averages over what a shrunk pixel covers.
@@ -73,7 +72,7 @@ def resized(image: RgbImage, box: Box, size: int, interpolation: int) -> RgbImag
     return np.asarray(cv2.resize(image[y1:y2, x1:x2], (size, size), interpolation=interpolation), np.uint8)
 
 
-def mirrored(image: RgbImage) -> RgbImage:
+def mirrored(image: Image) -> Image:
     """Return `image` with left and right exchanged."""
     return np.asarray(cv2.flip(image, 1), np.uint8)
 
@@ -133,8 +132,8 @@ def distort_colours(
 
 
 def photometric(
-    image: RgbImage, rng: np.random.Generator, strength: float = STRENGTH, lighting: float = LIGHTING
-) -> RgbImage:
+    image: Image, rng: np.random.Generator, strength: float = STRENGTH, lighting: float = LIGHTING
+) -> Image:
     """Return `image` with its colours changed at random (section 6: Howard's photometric distortions).
 
     strength, lighting: see `distort_colours`. Raises: ValueError for a strength outside 0..1 or a negative lighting.
@@ -147,7 +146,7 @@ def photometric(
 
 
 def augmented(
-    image: RgbImage,
+    image: Image,
     size: int,
     rng: np.random.Generator,
     *,
@@ -156,7 +155,7 @@ def augmented(
     mirror: float = 0.5,
     photometric: bool = True,
     interpolations: int = len(INTERPOLATIONS),
-) -> RgbImage:
+) -> Image:
     """Return `image` as one epoch of training sees it: uint8 [size, size, 3].
 
     area, aspect: of the part that is seen, see `random_area_box`; mirror: how likely it is mirrored; photometric:
@@ -181,7 +180,7 @@ def augmented(
     return _eight_bits(pixels)
 
 
-def centre_crop(image: RgbImage, size: int, short_side: int) -> RgbImage:
+def centre_crop(image: Image, size: int, short_side: int) -> Image:
     """Return the centre of `image` as validation sees it, uint8 [size, size, 3]: one crop of section 7.
 
     The shorter side is first made `short_side` pixels long, the longer one in proportion. Of a picture more than 100
@@ -223,6 +222,6 @@ def _clip(pixels: Floats) -> None:
     np.clip(pixels, 0, WHITE, out=pixels)
 
 
-def _eight_bits(pixels: Floats) -> RgbImage:
+def _eight_bits(pixels: Floats) -> Image:
     """Return clipped `pixels` rounded to uint8; they are overwritten."""
     return np.rint(pixels, out=pixels).astype(np.uint8)

@@ -22,7 +22,7 @@ from detector.runtimes.openvino_features import OpenVinoFeatures
 from detector.training.region_pool import RegionPool
 from detector.warp import warp
 from proposals.files import write_text_atomic
-from proposals.images import ImageError, RgbImage, read_image
+from proposals.images import Image, ImageError, read_image
 
 SYNC_PICTURES = 64  # between two notes of how far the cache is: what a kill can cost
 
@@ -103,7 +103,7 @@ def fill_cache(
         key["mirrored"] = "none"
     mirrored = mirrored_rows(len(pool), seed) & mirror
 
-    def crop(image: RgbImage, row: int, out: npt.NDArray[np.uint8]) -> None:
+    def crop(image: Image, row: int, out: npt.NDArray[np.uint8]) -> None:
         warp(image, pool.boxes[row : row + 1], model.size, model.fill, mirrored=bool(mirrored[row]), out=out[None])
 
     return keep_features(folder, key, pool.paths, pool.pictures, network, crop, note, advance)
@@ -115,7 +115,7 @@ def keep_features(
     paths: Sequence[Path],
     pictures: npt.NDArray[np.integer],
     network: OpenVinoFeatures,
-    crop: Callable[[RgbImage, int, npt.NDArray[np.uint8]], None],
+    crop: Callable[[Image, int, npt.NDArray[np.uint8]], None],
     note: Callable[[str], None],
     advance: Callable[[int], None] = lambda pictures: None,
 ) -> FeatureCache:
@@ -145,7 +145,7 @@ def keep_features(
         else:
 
             def write(
-                start: int, stop: int, out: npt.NDArray[np.uint8], image: RgbImage = image, first: int = first
+                start: int, stop: int, out: npt.NDArray[np.uint8], image: Image = image, first: int = first
             ) -> None:
                 for place in range(start, stop):
                     crop(image, first + place, out[place - start])

@@ -19,7 +19,7 @@ from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
 from detector.training.views import Views, boxes_in_window, random_window, stretched
 from proposals.boxes import Boxes, iou
-from proposals.images import ImageError, RgbImage, read_image
+from proposals.images import Image, ImageError, read_image
 from proposals.multibox.decoding import GRID_NMS, WHOLE, decode_proposals
 from proposals.multibox.grid import LARGE, SMALL, deviations, grid_priors, kmeans_shapes
 from proposals.multibox.grid_heads import GridHeads
@@ -79,7 +79,7 @@ class GridSamples:
         }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def sample(self, image: RgbImage, picture: int, rng: np.random.Generator, out: RgbImage) -> Boxes:
+    def sample(self, image: Image, picture: int, rng: np.random.Generator, out: Image) -> Boxes:
         """Put a view of a picture into `out` (grey before) and return its boxes, normalised to it: float32 [G, 4]."""
         height, width = image.shape[:2]
         whole = np.array([0, 0, width, height], np.float32)
@@ -180,7 +180,7 @@ class GridTask:
         recall = {f"recall_{limit}": float((reached >= limit / 100).mean()) for limit in (50, 70)}
         return {"score": recall["recall_50"], **recall}
 
-    def _whole(self, picture: int, out: RgbImage) -> bool:
+    def _whole(self, picture: int, out: Image) -> bool:
         try:
             image = read_image(self.views.paths[picture])
         except ImageError:

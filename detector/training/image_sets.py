@@ -24,7 +24,7 @@ from detector.training.tar_shards import (
     read_shards,
     shard_paths,
 )
-from proposals.images import RgbImage, read_image
+from proposals.images import Image, read_image
 
 UNLABELLED = -1
 KINDS = "give a folder of class folders, a list (.txt), or tar shards (.tar)"
@@ -44,7 +44,7 @@ class ImageSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> RgbImage:
+    def read(self, index: int) -> Image:
         """Return picture `index`, uint8 RGB [H, W, 3]; raise proposals.images.ImageError where it cannot be read."""
 
     def order(self, epoch: int, seed: int) -> Longs:
@@ -69,7 +69,7 @@ class FileSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, index: int) -> RgbImage:
+    def read(self, index: int) -> Image:
         """Return picture `index`, uint8 RGB [H, W, 3]; raise ImageError where it cannot be read."""
         return read_image(self._path(index))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
-from proposals.images import RgbImage, read_image
+from proposals.images import Image, read_image
 
 
 class PictureCache:
@@ -13,9 +13,9 @@ class PictureCache:
 
     def __init__(self, megabytes: int) -> None:
         self._limit, self._held = megabytes * 1_000_000, 0
-        self._pictures: OrderedDict[Path, RgbImage] = OrderedDict()
+        self._pictures: OrderedDict[Path, Image] = OrderedDict()
 
-    def read(self, path: Path) -> RgbImage:
+    def read(self, path: Path) -> Image:
         """Return the picture, uint8 [H, W, 3]. Raises: what `read_image` raises."""
         found = self._pictures.get(path)
         if found is None:

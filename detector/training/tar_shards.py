@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from detector.datasets.ground_truth import Longs
 from detector.inputs import SUFFIXES
-from proposals.images import ImageError, RgbImage, read_image
+from proposals.images import Image, ImageError, read_image
 
 Names = npt.NDArray[np.bytes_]  # UTF-8; one array, as a million strings would be copied into every worker process
 
@@ -54,7 +54,7 @@ class ShardSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, index: int) -> RgbImage:
+    def read(self, index: int) -> Image:
         """Return picture `index`, uint8 RGB [H, W, 3]; raise ImageError where it cannot be read."""
         index = range(len(self))[index]
         shard = self.shards[int(np.searchsorted(self.ends, index, side="right"))]

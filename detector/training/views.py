@@ -16,7 +16,7 @@ from detector.datasets.read import read_dataset
 from detector.samples import samples_folder
 from detector.training.region_pool import SAMPLES
 from proposals.boxes import Boxes, area
-from proposals.images import RgbImage, read_image
+from proposals.images import Image, read_image
 
 TRIES = 10  # for a crop that holds an object
 SHORTEST = 1 / 2  # least aspect ratio of a crop
@@ -129,7 +129,7 @@ def build_views(
     )
 
 
-def stretched(image: RgbImage, window: Boxes, mirrored: bool, out: npt.NDArray[np.uint8]) -> None:
+def stretched(image: Image, window: Boxes, mirrored: bool, out: npt.NDArray[np.uint8]) -> None:
     """Put the window [4] of a picture, stretched to the square of `out` [size, size, 3], into `out`."""
     x1, y1, x2, y2 = (int(side) for side in window)
     size = out.shape[0]

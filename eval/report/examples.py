@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-from PIL import Image, ImageFont
+from PIL import Image as Pillow
+from PIL import ImageFont
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.drawing import place_plates
@@ -20,7 +21,7 @@ from eval.report.conditions import at_least
 from eval.report.content import ReportContent
 from eval.report.markup import Html, counted, element, joined, name_of, number, percent, shortened
 from eval.report.pictures import PictureScores, best_pictures, confident_errors, score_pictures, worst_pictures
-from proposals.images import ImageError, RgbImage, read_image
+from proposals.images import Image, ImageError, read_image
 
 LONGEST_SIDE = 480  # pixels of a picture in the page
 JPEG_QUALITY = 80
@@ -122,9 +123,9 @@ def _box_legend() -> Html:
 
 def _readable(
     candidates: Sequence[_Candidate], truth: GroundTruth, limit: int, failures: dict[int, str]
-) -> list[tuple[_Candidate, RgbImage]]:
+) -> list[tuple[_Candidate, Image]]:
     """Return the first `limit` candidates whose picture can be read; fill `failures`: why a picture cannot."""
-    found: list[tuple[_Candidate, RgbImage]] = []
+    found: list[tuple[_Candidate, Image]] = []
     for candidate in candidates[: TRIES * limit]:
         path = truth.paths[candidate.picture]
         if len(found) == limit or path is None or candidate.picture in failures:
@@ -136,7 +137,7 @@ def _readable(
     return found
 
 
-def _figure(candidate: _Candidate, image: RgbImage, content: ReportContent, scores: PictureScores) -> Html:
+def _figure(candidate: _Candidate, image: Image, content: ReportContent, scores: PictureScores) -> Html:
     """Return a picture with its boxes and a caption that names all of them."""
     i = candidate.picture
     marks = picture_marks(i, content, scores.threshold, candidate.accused)
@@ -234,13 +235,13 @@ def _listed(marks: Sequence[Marked], styles: tuple[str, ...]) -> Html:
     return joined(parts)
 
 
-def _jpeg(image: RgbImage) -> tuple[str, tuple[int, int], float]:
+def _jpeg(image: Image) -> tuple[str, tuple[int, int], float]:
     """Return the picture as JPEG in base64, its width and height there, and the scale from the original."""
-    picture = Image.fromarray(image)
+    picture = Pillow.fromarray(image)
     scale = min(1.0, LONGEST_SIDE / max(picture.size))
     size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
     if size != picture.size:
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        picture = picture.resize(size, Pillow.Resampling.LANCZOS)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=JPEG_QUALITY)
     return base64.b64encode(file.getvalue()).decode("ascii"), size, scale

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proposals.boxes import Floats, Indices
-from proposals.frame import MIN_SIDE
+from proposals.selective.frame import MIN_SIDE
 
 
 def priorities(positions: npt.NDArray[np.number], generator: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from proposals.compiled import notice_compilation
-from proposals.frame import Image, check_image, from_frame, to_frame
+from proposals.images import Image, check_image
 from proposals.selective.features import pixel_codes, region_features
+from proposals.selective.frame import from_frame, to_frame
 from proposals.selective.grouping import COLOUR, FILL, SIZE, TEXTURE, group, neighbours
 from proposals.selective.ranking import priorities, rank, rank_scores
 from proposals.selective.segmentation import Labels, segment, sorted_edges

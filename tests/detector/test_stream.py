@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as Pillow
 
 from detector.detector import Detector, Trace
 from detector.options import DetectOptions
 from detector.report import Report, show_log
 from detector.stream import PATIENCE, detect_stream
-from proposals.images import RgbImage
+from proposals.images import Image
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -27,10 +27,10 @@ def detector() -> Detector:
 
 
 @pytest.fixture(scope="module")
-def strips() -> list[RgbImage]:
+def strips() -> list[Image]:
     """Small pieces of real pictures, with few regions each, which take little time."""
     pieces = [("dog", (130, 330, 290, 340)), ("chelsea", (100, 100, 180, 110)), ("coffee", (200, 100, 280, 106))]
-    return [np.asarray(Image.open(SAMPLES / f"{name}.jpg").convert("RGB").crop(box)) for name, box in pieces]
+    return [np.asarray(Pillow.open(SAMPLES / f"{name}.jpg").convert("RGB").crop(box)) for name, box in pieces]
 
 
 def threads_of_streams() -> list[str]:
@@ -43,20 +43,20 @@ def no_thread_is_left() -> Iterator[None]:
     assert threads_of_streams() == []
 
 
-def tiny(number: int) -> RgbImage:
+def tiny(number: int) -> Image:
     """A picture of one colour, of another width for each number."""
     return np.full((3, 4 + number, 3), 10 * number % 256, np.uint8)
 
 
 @pytest.fixture(scope="module")
-def expected(detector: Detector, strips: list[RgbImage]) -> list[Trace]:
+def expected(detector: Detector, strips: list[Image]) -> list[Trace]:
     """What the detector makes of the pieces one by one."""
     return [detector.trace(image) for image in strips]
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 2, 5])
 def test_same_bytes_as_one_after_another(
-    detector: Detector, strips: list[RgbImage], expected: list[Trace], ahead: int
+    detector: Detector, strips: list[Image], expected: list[Trace], ahead: int
 ) -> None:
     outcomes = list(detect_stream(range(3), strips.__getitem__, detector, ahead))
     assert [item for item, _, _ in outcomes] == [0, 1, 2]
@@ -75,7 +75,7 @@ def test_same_bytes_as_one_after_another(
 def test_order_and_bounds_with_readers_of_any_speed(detector: Detector, ahead: int) -> None:
     begun: list[int] = []
 
-    def read(number: int) -> RgbImage:
+    def read(number: int) -> Image:
         begun.append(number)
         time.sleep(0.03 if number % 3 == 0 else 0)
         return tiny(number)
@@ -92,7 +92,7 @@ def test_order_and_bounds_with_readers_of_any_speed(detector: Detector, ahead: i
 def test_reading_goes_on_while_the_caller_is_busy(detector: Detector) -> None:
     third = threading.Event()
 
-    def read(number: int) -> RgbImage:
+    def read(number: int) -> Image:
         if number == 2:
             third.set()
         return tiny(number)
@@ -112,7 +112,7 @@ def test_nothing_and_one(detector: Detector, ahead: int) -> None:
 
 @pytest.mark.parametrize("ahead", [0, 1, 2])
 def test_a_failing_picture_yields_its_error_in_its_place(detector: Detector, ahead: int) -> None:
-    def read(number: int) -> RgbImage:
+    def read(number: int) -> Image:
         if number == 1:
             raise ValueError("one is bad")
         if number == 2:
@@ -144,7 +144,7 @@ def test_an_error_of_the_items_comes_after_the_outcomes_before_it(detector: Dete
 
 
 def test_what_is_no_error_of_a_picture_ends_the_stream(detector: Detector) -> None:
-    def read(number: int) -> RgbImage:
+    def read(number: int) -> Image:
         if number == 1:
             raise SystemExit(7)
         return tiny(number)
@@ -173,7 +173,7 @@ def test_closing_early_ends_the_threads_and_the_items(detector: Detector, ahead:
 
 
 def test_interrupt_while_waiting_for_a_reader(detector: Detector) -> None:
-    def read(number: int) -> RgbImage:
+    def read(number: int) -> Image:
         if number == 1:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.3)
@@ -189,7 +189,7 @@ def test_interrupt_while_waiting_for_a_reader(detector: Detector) -> None:
 def test_a_reader_that_never_ends_does_not_hold_the_caller(detector: Detector) -> None:
     release = threading.Event()
 
-    def read(number: int) -> RgbImage:
+    def read(number: int) -> Image:
         if number == 1:
             release.wait(30)
         return tiny(number)
@@ -222,7 +222,7 @@ def test_items_that_heed_the_stop_are_waited_for(detector: Detector) -> None:
         finally:
             ends.append(threading.current_thread().name)
 
-    def read(number: int) -> RgbImage:
+    def read(number: int) -> Image:
         begun.append(number)
         return tiny(number)
 
@@ -235,7 +235,7 @@ def test_items_that_heed_the_stop_are_waited_for(detector: Detector) -> None:
 def test_a_reader_that_never_ends_does_not_hold_the_caller_with_a_stop(detector: Detector) -> None:
     release, stop = threading.Event(), threading.Event()
 
-    def read(number: int) -> RgbImage:
+    def read(number: int) -> Image:
         if number == 1:
             release.wait(30)
         return tiny(number)

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as Pillow
 
 from detector import formats
 from detector.cli import main
@@ -21,7 +21,7 @@ from detector.detector import Detector
 from detector.inputs import Video
 from detector.options import DetectOptions
 from detector.video import USUAL_RATE, VideoWriter, count_frames, read_frames
-from proposals.images import ImageError, RgbImage
+from proposals.images import Image, ImageError
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -29,9 +29,9 @@ SIZE = (160, 16)  # flat strips have few regions, which take little time
 PIXELS = 10**6
 
 
-def strip(number: int) -> RgbImage:
+def strip(number: int) -> Image:
     """A strip of a real picture, from another place for each number."""
-    dog = Image.open(ROOT / "samples" / "dog.jpg")
+    dog = Pillow.open(ROOT / "samples" / "dog.jpg")
     return np.asarray(dog.crop((130 + 3 * number, 330, 130 + 3 * number + SIZE[0], 330 + SIZE[1])))
 
 
@@ -55,7 +55,7 @@ def damage(path: Path, share: float = 0.5) -> None:
 def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with a clip of three frames and a picture."""
     make_clip(tmp_path / "clip.mp4", 3)
-    Image.fromarray(strip(9)).save(tmp_path / "a.png")
+    Pillow.fromarray(strip(9)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -328,7 +328,7 @@ def test_an_interrupted_video_is_finished(clips: Path, number: int, status: int)
 def test_an_end_while_frames_are_passed_over(clips: Path, number: int | None, status: int) -> None:
     """A signal, or an output that takes no more, while the reader needs seconds to the next frame it looks at."""
     content = io.BytesIO()
-    Image.new("RGB", (1280, 720), (90, 120, 60)).save(content, "JPEG", optimize=True)
+    Pillow.new("RGB", (1280, 720), (90, 120, 60)).save(content, "JPEG", optimize=True)
     (clips / "long.avi").write_bytes(8000 * content.getvalue())  # as a stream of pictures, which needs no encoding
     command = [sys.executable, "-m", "detector.cli", "long.avi", "a.png", "--every", "7999", "--no-save"]
     process = subprocess.Popen(

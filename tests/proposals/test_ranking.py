@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from proposals.frame import check_image, from_frame, to_frame
+from proposals.images import check_image
+from proposals.selective.frame import from_frame, to_frame
 from proposals.selective.ranking import priorities, rank, rank_scores
 
 
