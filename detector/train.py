@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,12 +99,15 @@ def _regions(
     world: World,
 ) -> RegionPool:
     """Return the regions of all pictures, proposed and labelled, and say how many there are."""
-    from detector.training.region_pool import build_pool
+    from detector.training.region_pool import PoolOptions, build_pool
     from detector.training.region_proposals import stored_proposals
 
     paths = [path for source in sources for path in source.truth.paths if path is not None]
     proposals = stored_proposals(o.proposals, paths, out, console, world)
-    pool = build_pool(sources, names, proposals, (o.most_foreground, o.most_background), o.pool_seed)
+    wanted = PoolOptions(o.most_foreground, o.most_background, seed=o.pool_seed)
+    if isinstance(o, FinetuneOptions):
+        wanted = replace(wanted, jitter=o.jitter, near=o.near)
+    pool = build_pool(sources, names, proposals, wanted)
     console.note(
         f"{len(pool.paths):,} pictures, {(pool.labels > 0).sum():,} foreground and {(pool.labels == 0).sum():,} "
         f"background regions, {len(names)} classes"
@@ -123,7 +127,7 @@ def _finetune(o: FinetuneOptions, out: Path, console: Console) -> None:
 
     model = find_model(o.model)
     check_start(o.model, model)
-    sources, names = read_sources(o.data, o.partial, o.classes == "own")
+    sources, names = read_sources(o.data, o.partial, o.classes == "own", o.label_only)
     world = join_world(o.device)
     try:
         console = console if world.first else Console(PROGRAM, quiet=True)
@@ -132,7 +136,7 @@ def _finetune(o: FinetuneOptions, out: Path, console: Console) -> None:
         world.wait()
         folder = folder or RunFolder(out, "finetune", o, pool.fingerprint())
         cache = None
-        if o.frozen:
+        if o.frozen and o.keep_features:
             with console.progress("features", len(pool.paths)) as advance:
                 parts = cache_for(o, out), pool, model, o.frozen, o.cut_precision, o.pool_seed, console.notice
                 cache = fill_cache(*parts, advance) if world.first else None

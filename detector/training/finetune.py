@@ -1,14 +1,14 @@
 """R-CNN's fine-tuning of a classifier on warped regions (R-CNN section 2.3, GoogLeNet section 8).
 
-With frozen layers their outputs are computed once and kept (feature_cache.py), and what is trained are the layers
-behind them. Otherwise regions are cropped as they are drawn, and the whole network is trained.
+With frozen layers what is trained are the layers behind them; the frozen layers' outputs are computed once and kept
+(feature_cache.py), or anew for each region that is drawn. Without, the whole network is trained.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import Conv, Layer, convolutions, cut_after
 from detector.networks.torch_module import ConvReLU, copy_into
 from detector.networks.training_module import TrainingNetwork, fold, start_from, training_network
+from detector.runtimes.classifier import Classifier, load_classifier
+from detector.runtimes.openvino_features import OpenVinoFeatures
 from detector.training.feature_cache import FeatureCache
 from detector.training.loop import Batch, Group
 from detector.training.mini_batches import Sampler
@@ -45,7 +47,11 @@ BATCH = 256
 
 @dataclass
 class RegionBatches:
-    """Makes the mini-batch of a step from cropped regions, or from kept features; picklable, for worker processes."""
+    """Makes the mini-batch of a step from cropped regions, or from kept features; picklable, for worker processes.
+
+    cache: the frozen layers' outputs, kept; frozen: the last of these layers where they are computed anew instead;
+    teachers: whose mean scores come with the regions, beside those that `cache` has where it is `scored`.
+    """
 
     pool: RegionPool
     sampler: Sampler
@@ -53,8 +59,16 @@ class RegionBatches:
     rank: int = 0
     size: int = 1
     cache: FeatureCache | None = None
-    scored: bool = False  # whether the old network's scores come with the regions
+    scored: bool = False
+    frozen: str = ""
+    precision: str = "auto"
+    teachers: tuple[Model, ...] = ()
     pictures: PictureCache = field(default_factory=lambda: PictureCache(0))
+    _layers: OpenVinoFeatures | None = field(default=None, repr=False)  # loaded by the process that needs them
+    _loaded: list[Classifier] = field(default_factory=list, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_layers": None, "_loaded": []}
 
     def __call__(self, step: int) -> Batch:
         """Return this process's part of the mini-batch: every `size`-th region."""
@@ -63,29 +77,60 @@ class RegionBatches:
         return self.batch(rows, mirrored)
 
     def batch(self, rows: Longs, mirrored: npt.NDArray[np.bool_]) -> Batch:
-        """Return these regions; mirrored is of no account where features are kept, which are mirrored or not."""
-        labels = self.pool.labels[rows]
+        """Return these regions; kept features are mirrored or not as they were kept."""
         found = {
-            "labels": torch.from_numpy(labels),
-            "known": torch.from_numpy(self.pool.known[self.pool.pictures[rows]]),
+            "labels": torch.from_numpy(self.pool.labels[rows]),
+            "known": torch.from_numpy(self.pool.known_of(rows)),
         }
-        if self.cache is None:
-            found["input"] = self._crops(rows, mirrored)
-        else:
+        if self.cache is not None:
             found["input"] = torch.from_numpy(self.cache.features[rows].astype(np.float32))
             if self.scored:
                 found["scores"] = torch.from_numpy(self.cache.scores[rows].astype(np.float32))
+            return found
+        crops = self._crops(rows, mirrored, self.model)
+        found["input"] = self._features(crops) if self.frozen else self._normalised(crops)
+        if self.teachers:
+            found["scores"] = torch.from_numpy(self._taught(rows, mirrored, crops))
         return found
 
-    def _crops(self, rows: Longs, mirrored: npt.NDArray[np.bool_]) -> Tensor:
-        """Return the warped regions as the network takes them, float32 [B, 3, size, size]."""
-        model = self.model
+    def _crops(self, rows: Longs, mirrored: npt.NDArray[np.bool_], model: Model) -> npt.NDArray[np.uint8]:
+        """Return the regions warped as `model` takes them, uint8 [B, size, size, 3]."""
         crops = np.empty((len(rows), model.size, model.size, 3), np.uint8)
         for place, (row, turned) in enumerate(zip(rows.tolist(), mirrored.tolist(), strict=True)):
             image = self.pictures.read(self.pool.paths[self.pool.pictures[row]])
             box = self.pool.boxes[row : row + 1]
             warp(image, box, model.size, model.fill, mirrored=turned, out=crops[place : place + 1])
-        return (torch.from_numpy(crops).permute(0, 3, 1, 2).float() - model.mean) / model.scale
+        return crops
+
+    def _normalised(self, crops: npt.NDArray[np.uint8]) -> Tensor:
+        return (torch.from_numpy(crops).permute(0, 3, 1, 2).float() - self.model.mean) / self.model.scale
+
+    def _features(self, crops: npt.NDArray[np.uint8]) -> Tensor:
+        """Return the frozen layers' outputs, float32 [B, C, H, W]."""
+        if self._layers is None:
+            cut = cut_after(self.model.layers, self.frozen)
+            self._layers = OpenVinoFeatures(self.model, cut, self.precision)
+        features = np.empty((len(crops), *self._layers.shape), np.float32)
+
+        def write(start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
+            out[:] = crops[start:stop]
+
+        self._layers.run(len(crops), write, features)
+        return torch.from_numpy(features)
+
+    def _taught(
+        self, rows: Longs, mirrored: npt.NDArray[np.bool_], crops: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.float32]:
+        """Return the teachers' mean scores of the same regions, [B, 1 + C]; each sees them as it takes crops."""
+        if not self._loaded:
+            self._loaded = [load_classifier(teacher, "auto", "cpu", "auto", 0) for teacher in self.teachers]
+        shape = self.model.size, self.model.fill
+        seen = [
+            crops if (teacher.size, teacher.fill) == shape else self._crops(rows, mirrored, teacher)
+            for teacher in self.teachers
+        ]
+        scores = [classify(own) for classify, own in zip(self._loaded, seen, strict=True)]
+        return np.asarray(np.mean(scores, axis=0), np.float32)
 
 
 class FinetuneTask:
@@ -96,11 +141,15 @@ class FinetuneTask:
 
         Raises: ValueError for options that do not go together.
         """
-        if o.distill and (cache is None or cache.scores.shape[1] != 1 + len(pool.class_names)):
-            raise ValueError("distill keeps old scores of the same classes; it needs frozen layers and classes = det")
+        if o.distill and o.classes != "det":
+            raise ValueError("distill keeps old scores of the same classes; it needs classes = det")
         self.o, self.model, self.pool = o, model, pool
         self.outputs = 1 + len(pool.class_names)
         self.weights = load_weights(model)
+        teachers: tuple[Model, ...] = ()
+        if o.distill and cache is None:
+            teachers = tuple(find_model(name) for name in o.teachers) or (model,)
+            _check_teachers(teachers, self.outputs)
         layers = network_layers(model, self.outputs)
         self.cut = cut_after(layers, o.frozen) if o.frozen else 0
         self.network = training_network(layers[self.cut :], "none", o.dropout, o.seed)
@@ -112,18 +161,39 @@ class FinetuneTask:
             keep_layers(self.network, self.kept, load_weights(find_model(o.kept_from)))
         if model.outputs == "imagenet" and o.classes == "det":
             start_classifier(self.network, self.weights, layers[-1])
-            if cache is not None and model.sharpness:
-                _soften(self.network, cache, model.sharpness)
         held_out = held_out_pictures(pool, o.held_out, o.pool_seed)[pool.pictures]
         usable = np.ones(len(pool), bool) if cache is None else cache.scores.astype(np.float32).sum(axis=1) > 0
         labels = np.where(held_out | ~usable, -1, pool.labels)
-        self.sampler = Sampler(labels, pool.sets.astype(np.int64), o.foreground, o.background, o.balance, o.seed)
+        sets = pool.sets.astype(np.int64)
+        self.sampler = Sampler(labels, sets, o.foreground, o.background, o.balance, o.seed, o.shares)
         pictures = PictureCache(o.batch_memory)
-        self.make = RegionBatches(pool, self.sampler, model, pictures=pictures, cache=cache, scored=o.distill > 0)
+        self.make = RegionBatches(
+            pool,
+            self.sampler,
+            model,
+            cache=cache,
+            scored=o.distill > 0,
+            frozen=o.frozen if cache is None else "",
+            precision=o.cut_precision,
+            teachers=teachers,
+            pictures=pictures,
+        )
+        if model.outputs == "imagenet" and o.classes == "det" and model.sharpness:
+            _soften(self.network, self._some_inputs(), model.sharpness)
         self.batch_size = o.foreground + o.background
         # a pass: every foreground region once, on the average
         self.steps_per_epoch = max(1.0, int((labels > BACKGROUND).sum()) / max(o.foreground, 1))
         self.held_out = _some_of_each(np.flatnonzero(held_out & usable), pool.labels, o.pool_seed)
+
+    def _some_inputs(self) -> Tensor:
+        """Return what the trained layers see of a few regions, evenly spaced over the pool."""
+        if self.make.cache is not None:
+            count = len(self.make.cache.features)
+            rows = np.linspace(0, count - 1, min(BATCH, count)).astype(np.int64)
+            return torch.from_numpy(self.make.cache.features[rows].astype(np.float32))
+        rows = np.linspace(0, len(self.pool) - 1, min(BATCH, len(self.pool))).astype(np.int64)
+        alone = replace(self.make, teachers=())
+        return alone.batch(rows, np.zeros(len(rows), bool))["input"]
 
     def groups(self) -> list[Group]:
         """Return the classifier, which begins anew, and the rest."""
@@ -182,7 +252,7 @@ class FinetuneTask:
             temperature, offset = fit_temperature(
                 torch.cat(logits),
                 torch.from_numpy(pool.labels[rows]),
-                torch.from_numpy(pool.known[pool.pictures[rows]]),
+                torch.from_numpy(pool.known_of(rows)),
                 torch.from_numpy(weights),
                 self.o.unlabelled,
             )
@@ -262,11 +332,17 @@ def keep_layers(network: TrainingNetwork, count: int, weights: Weights) -> None:
         part.requires_grad_(False)
 
 
+def _check_teachers(teachers: Sequence[Model], outputs: int) -> None:
+    """Raise ValueError for a teacher whose scores are not of background and these classes."""
+    for teacher in teachers:
+        if teacher.outputs != "imagenet" and teacher.classes != outputs:
+            raise ValueError(f"{teacher.name}: has {teacher.classes} outputs; a teacher needs {outputs}, or ImageNet's")
+
+
 @torch.no_grad()
-def _soften(network: TrainingNetwork, cache: FeatureCache, sharpness: float) -> None:
+def _soften(network: TrainingNetwork, inputs: Tensor, sharpness: float) -> None:
     """Scale the classifier so that its logits have the standard deviation that the old scores were made with."""
-    rows = np.linspace(0, len(cache.features) - 1, min(BATCH, len(cache.features))).astype(np.int64)
-    logits = network.eval()(torch.from_numpy(cache.features[rows].astype(np.float32))).main
+    logits = network.eval()(inputs).main
     factor = sharpness / float(logits.std(dim=1).mean().clamp_min(1e-6))
     for parameter in network.convolutions()[-1].conv.parameters():
         parameter.mul_(factor)

@@ -6,6 +6,7 @@ number of processes can each make their part of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +23,23 @@ class MiniBatch(NamedTuple):
 
 
 class Sampler:
-    """Draws mini-batches with replacement: foreground by weight, background evenly, each mirrored half the time."""
+    """Draws with replacement: foreground by weight, background by data set; each mirrored half the time."""
 
-    def __init__(self, labels: Longs, sets: Longs, foreground: int, background: int, balance: float, seed: int) -> None:
+    def __init__(
+        self,
+        labels: Longs,
+        sets: Longs,
+        foreground: int,
+        background: int,
+        balance: float,
+        seed: int,
+        shares: Sequence[float] = (),
+    ) -> None:
         """labels, sets: of each region of the pool, its class and its data set.
 
         balance: 0 draws foreground regions evenly, as R-CNN; 1 every class equally often, and within a class every
-        data set; between them, by that power of the counts. Raises: ValueError where a kind that is asked for has none.
+        data set; between them, by that power of the counts. shares: a factor for the regions of each data set, of both
+        kinds; () for 1. Raises: ValueError where a kind that is asked for has none.
         """
         self._foreground, self._background = np.flatnonzero(labels > BACKGROUND), np.flatnonzero(labels == BACKGROUND)
         for count, rows, kind in (
@@ -38,7 +49,16 @@ class Sampler:
             if count and not len(rows):
                 raise ValueError(f"the data has no {kind} region, {count} a mini-batch are asked for")
         self._counts, self._seed = (foreground, background), seed
-        self._edges = np.cumsum(balanced_weights(labels[self._foreground], sets[self._foreground], balance))
+        factors = np.asarray(shares, np.float64)[sets] if len(shares) else np.ones(len(sets))
+        weights = balanced_weights(labels[self._foreground], sets[self._foreground], balance)
+        self._edges = np.cumsum(weights * factors[self._foreground])
+        self._background_edges = np.cumsum(factors[self._background])
+        for count, edges, kind in (
+            (foreground, self._edges, "foreground"),
+            (background, self._background_edges, "background"),
+        ):
+            if count and not edges[-1] > 0:
+                raise ValueError(f"every {kind} region is of a data set of share 0")
 
     def draw(self, step: int) -> MiniBatch:
         """Return the mini-batch of a step."""
@@ -46,11 +66,16 @@ class Sampler:
         foreground, background = self._counts
         rows = np.zeros(0, np.int64)
         if foreground:
-            places = np.searchsorted(self._edges, rng.random(foreground) * self._edges[-1], side="right")
-            rows = self._foreground[np.minimum(places, len(self._foreground) - 1)]
+            rows = self._foreground[_places(self._edges, rng.random(foreground))]
         if background:
-            rows = np.concatenate([rows, rng.choice(self._background, background)])
+            rows = np.concatenate([rows, self._background[_places(self._background_edges, rng.random(background))]])
         return MiniBatch(rows, rng.random(len(rows)) < 0.5)
+
+
+def _places(edges: Doubles, drawn: Doubles) -> Longs:
+    """Return the index of the interval of `edges` that each of `drawn`, 0..1 of the last edge, falls into."""
+    places = np.searchsorted(edges, drawn * edges[-1], side="right")
+    return np.asarray(np.minimum(places, len(edges) - 1), np.int64)
 
 
 def balanced_weights(labels: Longs, sets: Longs, balance: float) -> Doubles:

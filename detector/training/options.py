@@ -95,9 +95,12 @@ class FinetuneOptions(LoopOptions):
     model: str = "inception_v3"  # where the weights begin; NAME@SIZE for crops of another size
     data: tuple[str, ...] = ()  # data sets with boxes: paths, PATH#SPLIT for a split other than train
     partial: tuple[str, ...] = ()  # those of `data` that box only the class a picture was taken for
+    label_only: tuple[str, ...] = ()  # those that name a picture's class and box nothing: a learned proposal is its box
+    shares: tuple[float, ...] = ()  # how often regions of each of `data` are drawn, times their number; (): 1 each
     classes: str = "det"  # det: the 200 of ILSVRC, others mapped to them; own: those of the data
     proposals: str = ""  # Parquet file of python -m proposals.extract; "": made here, once
-    frozen: str = ""  # last layer that keeps its weights, whose outputs are then kept too; "": all are trained
+    frozen: str = ""  # last layer that keeps its weights; "": all are trained
+    keep_features: bool = True  # compute the frozen layers' outputs once; False: anew for each region drawn, mirrored
     kept: str = ""  # layer behind `frozen` up to which the weights are those of `kept_from`, and stay
     kept_from: str = ""  # an earlier run of the same kind: members of an ensemble share these layers
     cache: str = ""  # folder for frozen layers' outputs, for all runs with the same regions; "": in the run folder
@@ -107,9 +110,12 @@ class FinetuneOptions(LoopOptions):
     background: int = 96  # likewise
     most_foreground: int = 0  # proposals a picture that are drawn from, beside its ground truth; 0: all
     most_background: int = 0  # likewise; with frozen layers, what has to be kept is the sum of both a picture
+    jitter: int = 0  # moved copies of each ground-truth box, of IoU 0.5 and more with it, that are drawn from too
+    near: float = 0.0  # share of the background from IoU 0.1..0.5 with an object (Fast R-CNN section 2.3)
     balance: float = 0.0  # of classes and data sets: 0 as they come (R-CNN), 1 each equally often
     unlabelled: float = 0.0  # weight of a background region as a negative for classes its data set does not label
-    distill: float = 0.0  # weight of keeping the old network's scores among the classes (ours)
+    distill: float = 0.0  # weight of keeping the teachers' scores among the classes (ours)
+    teachers: tuple[str, ...] = ()  # models whose mean scores are kept, NAME@SIZE; (): the network that is begun with
     head_rate: float = 10.0  # learning rate of the new classifier over that of the rest: R-CNN's solver
     dropout: float = 0.4  # GoogLeNet section 5
     held_out: float = 0.05  # share of the pictures that is only validated on
@@ -121,8 +127,16 @@ class FinetuneOptions(LoopOptions):
             raise ValueError("data names no data set to train on")
         if unknown := [item for item in self.partial if item not in self.data]:
             raise ValueError(f"partial names '{unknown[0]}', which data does not")
+        if unknown := [item for item in self.label_only if item not in self.data or item in self.partial]:
+            raise ValueError(f"label_only names '{unknown[0]}', which must be one of data and none of partial")
+        if self.shares and (len(self.shares) != len(self.data) or min(self.shares) < 0 or not sum(self.shares) > 0):
+            raise ValueError(f"shares must have a number for each of the {len(self.data)} data sets, not all 0")
         if self.classes not in ("det", "own"):
             raise ValueError(f"classes must be det or own, got '{self.classes}'")
+        if self.kept and not self.keep_features:
+            raise ValueError("kept needs keep_features: only stored features are shared by several runs")
+        if self.teachers and (not self.distill or (self.frozen and self.keep_features)):
+            raise ValueError("teachers need distill above 0, and regions that are cropped anew (keep_features = false)")
         if bool(self.kept) != bool(self.kept_from) or (self.kept and not self.frozen):
             raise ValueError("kept and kept_from go together, with frozen layers before them")
         if self.foreground < 0 or self.background < 0 or not self.foreground + self.background:
@@ -130,6 +144,7 @@ class FinetuneOptions(LoopOptions):
         if self.most_foreground < 0 or self.most_background < 0 or self.batch_memory < 0:
             raise ValueError("most_foreground, most_background and batch_memory must not be negative")
         check_ranges(self, ("balance", 0, 1), ("unlabelled", 0, 1), ("distill", 0, 1000), ("head_rate", 0, 1000))
+        check_ranges(self, ("jitter", 0, 1000), ("near", 0, 1))
         for name in ("dropout", "held_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in 0..1, below 1, got {getattr(self, name)}")

@@ -8,9 +8,11 @@ was taken, for that class alone. Everything else is masked: neither positive nor
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +23,13 @@ from detector.datasets.ground_truth import Flags, GroundTruth, Longs
 from detector.datasets.read import read_dataset
 from detector.samples import samples_folder
 from proposals.boxes import Boxes, Floats, iou
-from proposals.types import Proposals
+from proposals.types import MULTIBOX, Proposals
 
 IGNORED = -1
 SAMPLES = "samples"
 FOREGROUND_IOU = 0.5  # R-CNN section 2.3: IoU >= 0.5 with a ground-truth box is a positive for that box's class
+JITTER = 0.25  # of a box's width or height that each of its sides moves by at most
+CONFIDENT = 5  # best learned proposals of a picture, of which the largest is taken for the object of its label
 NEAR_IOU = 0.1  # of what a partly labelled set gives as background: parts of its labelled objects
 
 
@@ -41,15 +45,16 @@ class Source:
     labels: Longs
     known: Flags
     whole: bool
+    of_pictures: Longs | None = None  # int64 [P], the class of each picture where no box tells; 0 for none
 
 
 @dataclass(frozen=True, eq=False)
 class RegionPool:
     """All candidate regions: pictures int32 [N], rising, boxes float32 [N, 4], labels int64 [N] (0 is background).
 
-    truth: bool [N], whether it is a ground-truth box; these come first in a picture. sets: int16 [N], which of the data
-    sets; paths: [P]; known: bool [P, 1 + C], see the head of the module; column 0
-    is always known; class_names: [C].
+    truth: bool [N], whether it is the box of an object of the classes; these come first in a picture. sets: int16 [N],
+    which of the data sets; paths: [P]; known: bool [P, 1 + C], see the head of the module; column 0 is always known;
+    class_names: [C].
     """
 
     pictures: npt.NDArray[np.int32]
@@ -61,6 +66,7 @@ class RegionPool:
     known: Flags
     class_names: tuple[str, ...]
     stands_for: Floats | None = None  # [N], how many regions of its picture each was drawn from; None: one each
+    other: Flags | None = None  # [N], whether it shows an object of none of the classes: certainly background
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -70,16 +76,27 @@ class RegionPool:
         digest = hashlib.sha256("\n".join(path.name for path in self.paths).encode("utf-8", "surrogateescape"))
         for array in (self.pictures, self.boxes, self.labels, self.truth, self.known):
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.other is not None:
+            digest.update(self.other.tobytes())
         return digest.hexdigest()
+
+    def known_of(self, rows: Longs) -> Flags:
+        """Return for regions `rows` the classes of which they are known to be none: bool [B, 1 + C].
+
+        They are those that their picture labels, and all of them for a region that shows an object of another class.
+        """
+        known = self.known[self.pictures[rows]]
+        return known if self.other is None else known | self.other[rows, None]
 
 
 def read_sources(
-    data: Sequence[str], partial: Sequence[str], own_classes: bool
+    data: Sequence[str], partial: Sequence[str], own_classes: bool, label_only: Sequence[str] = ()
 ) -> tuple[list[Source], tuple[str, ...]]:
     """Return the data sets, and the names of the classes 1..C.
 
     data: paths, PATH#SPLIT for a split other than train, "samples" for the bundled pictures; partial: those of them in
-    which only the class that a picture was taken for is boxed. own_classes: the classes are those of the first data
+    which only the class that a picture was taken for is boxed; label_only: those that name this class and have no box.
+    own_classes: the classes are those of the first data
     set, which all others must share; otherwise the 200 of ILSVRC DET, to which VOC's, COCO's and ImageNet's are mapped.
     Raises: ValueError for other classes or a data set without pictures; what `read_dataset` raises.
     """
@@ -101,6 +118,9 @@ def read_sources(
             table = det_labels(truth)
         table = np.where(table == AMBIGUOUS, IGNORED, table)
         labels = table[truth.labels - 1]
+        if item in label_only:
+            sources.append(_labelled_source(truth, path, table, len(names)))
+            continue
         known = np.zeros((len(truth.names), 1 + len(names)), bool)
         if item in partial:
             known[truth.pictures[labels > 0], labels[labels > 0]] = True
@@ -109,6 +129,26 @@ def read_sources(
         known[:, BACKGROUND] = True
         sources.append(Source(truth, labels, known, item not in partial))
     return sources, names
+
+
+def _labelled_source(truth: GroundTruth, path: str, table: Longs, classes: int) -> Source:
+    """Return a data set whose pictures have a class and no boxes: `label` or `wnid` of a COCO file's images.
+
+    Raises: ValueError for a picture without a class.
+    """
+    ids = dict(zip((*truth.class_names, *truth.class_keys), (*table.tolist(), *table.tolist()), strict=False))
+    images = json.loads(Path(path).read_text(encoding="utf-8"))["images"]
+    words = {int(image["id"]): image.get("label", image.get("wnid")) for image in images}
+    labels = np.zeros(len(truth.names), np.int64)
+    for number, (name, image_id) in enumerate(zip(truth.names, truth.numbers.tolist(), strict=True)):
+        word = words[image_id]
+        if word not in ids:
+            raise ValueError(f"{path}: picture {name} has no label that is one of its categories; label_only needs one")
+        labels[number] = max(ids[word], BACKGROUND)
+    known = np.zeros((len(labels), 1 + classes), bool)
+    known[np.arange(len(labels)), labels] = True
+    known[:, BACKGROUND] = True
+    return Source(truth, np.zeros(0, np.int64), known, False, labels)
 
 
 def label_regions(boxes: Boxes, truth: Boxes, labels: Longs, crowd: Flags) -> tuple[Longs, npt.NDArray[np.float32]]:
@@ -128,75 +168,130 @@ def label_regions(boxes: Boxes, truth: Boxes, labels: Longs, crowd: Flags) -> tu
     return found, best
 
 
+@dataclass(frozen=True)
+class PoolOptions:
+    """Which regions of a picture a pool holds, beside its ground truth.
+
+    most_foreground, most_background: at most so many of a picture, drawn with `seed`; 0: all. jitter: moved copies of
+    each ground-truth box. near: share of the background that has IoU 0.1..0.5 with an object or shows an object of
+    none of the classes, where there are as many; 0: as it comes.
+    """
+
+    most_foreground: int = 0
+    most_background: int = 0
+    jitter: int = 0
+    near: float = 0.0
+    seed: int = 0
+
+
+class _Regions(NamedTuple):
+    """The regions of one picture: columns of a `RegionPool`."""
+
+    boxes: Boxes
+    labels: Longs
+    truth: Flags
+    other: Flags
+    stands_for: Floats
+
+
 def build_pool(
     sources: Sequence[Source],
     class_names: tuple[str, ...],
     proposals: Callable[[Path], Proposals | None],
-    most: tuple[int, int],
-    seed: int,
+    o: PoolOptions,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> RegionPool:
     """Return the regions of all pictures of `sources`: ground truth first, then proposals, by R-CNN's IoU rules.
 
-    proposals: what was proposed for a picture, None to leave it out; most: at most so many foreground and background
-    proposals a picture, drawn with `seed`, and all its ground truth; 0 for all. Of a partly labelled set, the
-    background is those proposals whose IoU with a labelled box lies in 0.1..0.5.
+    proposals: what was proposed for a picture, None to leave it out. Of a partly labelled set, the background is those
+    proposals whose IoU with a labelled box lies in 0.1..0.5. In a picture with a class and no box, the largest of the
+    best learned proposals is taken for its object (Detic's max-size loss, arXiv:2201.02605).
     Raises: ValueError where nothing is left.
     """
     paths: list[Path] = []
     known: list[Flags] = []
-    stands_for: list[Floats] = []
-    columns: list[tuple[npt.NDArray[np.int32], Boxes, Longs, Flags, npt.NDArray[np.int16]]] = []
+    regions: list[_Regions] = []
+    sets: list[int] = []
     for number, source in enumerate(sources):
         for index, path in enumerate(source.truth.paths):
             advance(1)
             found = None if path is None else proposals(path)
             if path is None or found is None:
                 continue
-            rows = source.truth.of_picture(index)
-            truth, labels = source.truth.boxes[rows].astype(np.float32), source.labels[rows]
-            crowd = source.truth.crowd[rows]
-            boxes = np.concatenate([truth, found.boxes])
-            own, best = label_regions(boxes, truth, labels, crowd)
-            own[: len(truth)] = np.where(crowd, IGNORED, labels)
-            if not source.whole:
-                own[(own == BACKGROUND) & (best < np.float32(NEAR_IOU))] = IGNORED
-            # an object of no class is no typical background
-            own[: len(truth)][own[: len(truth)] == BACKGROUND] = IGNORED
-            rng = np.random.default_rng([seed, number, index])
-            is_truth = np.arange(len(boxes)) < len(truth)
-            kinds = (
-                ((own > BACKGROUND) & is_truth, 0),
-                ((own > BACKGROUND) & ~is_truth, most[0]),
-                (own == BACKGROUND, most[1]),
-            )
-            drawn = [_some(wanted, limit, rng) for wanted, limit in kinds]
-            shares = [np.full(len(d), k[0].sum() / max(len(d), 1)) for d, k in zip(drawn, kinds, strict=True)]
-            order = np.argsort(np.concatenate(drawn))
-            kept = np.concatenate(drawn)[order]
-            stands_for.append(np.concatenate(shares)[order].astype(np.float32))
-            columns.append(
-                (
-                    np.full(len(kept), len(paths), np.int32),
-                    boxes[kept],
-                    own[kept],
-                    is_truth[kept],
-                    np.full(len(kept), number, np.int16),
-                )
-            )
+            regions.append(_regions_of(source, index, found, o, np.random.default_rng([o.seed, number, index])))
             paths.append(path)
             known.append(source.known[index])
-    if not columns or not any(len(column[0]) for column in columns):
+            sets.append(number)
+    counts = [len(found.boxes) for found in regions]
+    if not sum(counts):
         raise ValueError("the data sets have no region to train on; check that their pictures and boxes are there")
-    pictures, boxes, labels, is_truth, sets = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    all_known, counts = np.stack(known), np.concatenate(stands_for)
-    return RegionPool(pictures, boxes, labels, is_truth, sets, tuple(paths), all_known, class_names, counts)
+    boxes, labels, is_truth, other, stands_for = (np.concatenate(parts) for parts in zip(*regions, strict=True))
+    pictures = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
+    of_sets = np.repeat(np.array(sets, np.int16), counts)
+    return RegionPool(
+        pictures, boxes, labels, is_truth, of_sets, tuple(paths), np.stack(known), class_names, stands_for, other
+    )
+
+
+def _regions_of(source: Source, index: int, found: Proposals, o: PoolOptions, rng: np.random.Generator) -> _Regions:
+    """Return the regions that are kept of one picture."""
+    rows = source.truth.of_picture(index)
+    truth, labels = source.truth.boxes[rows].astype(np.float32), source.labels[rows]
+    crowd = source.truth.crowd[rows]
+    if source.of_pictures is not None:
+        truth = _largest_learned(found)
+        labels = np.full(len(truth), source.of_pictures[index], np.int64)
+        crowd = np.zeros(len(truth), bool)
+    moved = jittered(truth[~crowd & (labels > BACKGROUND)], o.jitter, source.truth.sizes[index], rng)
+    boxes = np.concatenate([truth, moved, found.boxes])
+    own, best = label_regions(boxes, truth, labels, crowd)
+    own[: len(truth)] = np.where(crowd, IGNORED, labels)
+    if not source.whole:
+        own[(own == BACKGROUND) & (best < np.float32(NEAR_IOU))] = IGNORED
+    is_truth = (np.arange(len(boxes)) < len(truth)) & (own > BACKGROUND)
+    other = (own == BACKGROUND) & (best >= np.float32(FOREGROUND_IOU))
+    near = (own == BACKGROUND) & (best >= np.float32(NEAR_IOU))
+    most_foreground, most_background = o.most_foreground or len(boxes), o.most_background or len(boxes)
+    kinds = [(is_truth, len(boxes)), ((own > BACKGROUND) & ~is_truth, most_foreground)]
+    if o.near:
+        most_near = min(round(o.near * most_background), int(near.sum()))
+        kinds += [(near, most_near), ((own == BACKGROUND) & ~near, most_background - most_near)]
+    else:
+        kinds.append((own == BACKGROUND, most_background))
+    drawn = [_some(wanted, limit, rng) for wanted, limit in kinds]
+    shares = [np.full(len(rows), kind[0].sum() / max(len(rows), 1)) for rows, kind in zip(drawn, kinds, strict=True)]
+    order = np.lexsort((np.concatenate(drawn), ~is_truth[np.concatenate(drawn)]))
+    kept = np.concatenate(drawn)[order]
+    stands_for = np.concatenate(shares)[order].astype(np.float32)
+    return _Regions(boxes[kept], own[kept], is_truth[kept], other[kept], stands_for)
+
+
+def jittered(boxes: Boxes, count: int, size: Sequence[int] | Longs, rng: np.random.Generator) -> Boxes:
+    """Return `count` moved copies of each box, float32 [N * count, 4], inside a picture of `size` (width, height).
+
+    Each side moves by up to a quarter of the box's width or height; copies of IoU below 0.5 are the box itself.
+    """
+    copies = np.repeat(boxes, count, axis=0)
+    sides = np.tile(copies[:, 2:] - copies[:, :2], 2)
+    moved = copies + rng.uniform(-JITTER, JITTER, copies.shape).astype(np.float32) * sides
+    moved = np.clip(moved, 0, np.tile(np.asarray(size, np.float32), 2)).astype(np.float32)
+    inter = np.clip(np.minimum(moved[:, 2:], copies[:, 2:]) - np.maximum(moved[:, :2], copies[:, :2]), 0, None)
+    shared = inter.prod(axis=1)
+    areas = [(some[:, 2:] - some[:, :2]).prod(axis=1) for some in (moved, copies)]
+    good = shared >= np.float32(FOREGROUND_IOU) * np.maximum(areas[0] + areas[1] - shared, np.float32(1e-6))
+    return np.where(good[:, None], moved, copies)
+
+
+def _largest_learned(found: Proposals) -> Boxes:
+    """Return the largest of the best learned proposals, [1, 4]; [0, 4] where there is none."""
+    learned = found.boxes[(found.sources & MULTIBOX) > 0][:CONFIDENT]
+    areas = (learned[:, 2:] - learned[:, :2]).prod(axis=1)
+    return learned[[int(areas.argmax())]] if len(learned) else learned
 
 
 def _some(wanted: Flags, most: int, rng: np.random.Generator) -> Longs:
-    """Return the indices of `wanted`, at most `most` of them (0: all)."""
-    indices = np.flatnonzero(wanted)
-    return rng.permutation(indices)[:most] if most else indices
+    """Return the indices of `wanted`, at most `most` of them."""
+    return rng.permutation(np.flatnonzero(wanted))[:most]
 
 
 def proposals_of(store: Mapping[str, Proposals], path: Path) -> Proposals | None:

@@ -28,7 +28,7 @@ from detector.train import main as train
 from detector.training.box_regression import BoxRegressionOptions, train_box_regressor
 from detector.training.feature_cache import fill_cache
 from detector.training.head_stages import picture_features
-from detector.training.region_pool import build_pool, read_sources
+from detector.training.region_pool import PoolOptions, build_pool, read_sources
 from detector.warp import warp
 from detector.weights import load_weights
 from detector.weights_writer import save_weights
@@ -121,7 +121,7 @@ def test_the_file_has_the_regression_beside_what_it_had(folder: Path, model: Mod
         np.testing.assert_array_equal(new[name], array)
     sources, names = read_sources(["samples"], (), False)
     store = ProposalStore(folder / "boxes.parquet")
-    pool = build_pool(sources, names, lambda path: store[path.name], (0, 0), 0)
+    pool = build_pool(sources, names, lambda path: store[path.name], PoolOptions())
     start = find_model(str(folder / "start.safetensors"))
     cache = fill_cache(folder / "run" / "cache", pool, start, "Mixed_7c", "f32", 0, print, mirror=False)
     options = BoxRegressionOptions(ridge=10, min_pairs=3)

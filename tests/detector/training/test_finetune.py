@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +25,10 @@ from detector.networks.googlenet import googlenet
 from detector.networks.training_module import fold, training_network
 from detector.train import main
 from detector.training.checkpoint import load_checkpoint
+from detector.training.feature_cache import fill_cache
 from detector.training.finetune import FinetuneTask, held_out_pictures, start_classifier
 from detector.training.options import FinetuneOptions
-from detector.training.region_pool import RegionPool, build_pool, read_sources
+from detector.training.region_pool import PoolOptions, RegionPool, build_pool, read_sources
 from detector.training.run_folder import read_log
 from detector.training.world import World
 from detector.weights import Weights, load_weights
@@ -105,7 +108,7 @@ def sample_pool() -> RegionPool:
     rng = np.random.default_rng(1)
     corners = rng.uniform(0, 150, (10, 2))
     boxes = np.concatenate([corners, corners + 40], axis=1).astype(np.float32)
-    return build_pool(sources, names, lambda path: Proposals(boxes, np.zeros(10), np.ones(10)), (0, 0), 0)
+    return build_pool(sources, names, lambda path: Proposals(boxes, np.zeros(10), np.ones(10)), PoolOptions())
 
 
 def test_frozen_layers_stay_and_the_classifier_learns(folder: Path, tmp_path: Path):
@@ -193,26 +196,73 @@ def _detections(answer: object) -> list[dict[str, object]]:
     return []
 
 
-def test_distill_needs_kept_scores_of_the_same_classes(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert finetune(folder, tmp_path / "one", "distill=0.5") == 1
-    error = capsys.readouterr().err
-    assert "distill keeps old scores of the same classes; it needs frozen layers" in error and error.count("\n") == 1
+def test_distill_needs_the_classes_of_the_teacher(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = own_data(tmp_path / "data")
     extra = (f"data=[{json.dumps(str(path))}]", "classes=own", f"frozen={FROZEN}", "distill=0.5")
     assert finetune(folder, tmp_path / "two", *extra) == 1
-    assert "distill keeps old scores" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "distill keeps old scores of the same classes; it needs classes = det" in error and error.count("\n") == 1
+
+
+def test_features_made_anew_are_those_that_are_kept(folder: Path, tmp_path: Path):
+    """Frozen layers give a region the same input and scores when its crop is made as it is drawn."""
+    pool, model = sample_pool(), _model(folder)
+    o = FinetuneOptions(steps=1, data=("samples",), frozen=FROZEN, cut_precision="f32", distill=0.5)
+    cache = fill_cache(tmp_path, pool, model, FROZEN, "f32", 0, print, mirror=False)
+    rows = np.arange(0, len(pool), 7)
+    still = np.zeros(len(rows), bool)
+    kept = FinetuneTask(o, model, pool, cache).make.batch(rows, still)
+    anew = FinetuneTask(replace(o, keep_features=False), model, pool, None).make.batch(rows, still)
+    for name, share in (("input", 2e-3), ("scores", 0.03)):  # kept ones are float16, teachers compute in bf16
+        scale = float(kept[name].abs().max())
+        torch.testing.assert_close(anew[name], kept[name], atol=share * scale, rtol=0)
+    assert torch.equal(anew["labels"], kept["labels"]) and torch.equal(anew["known"], kept["known"])
+    mirrored = FinetuneTask(replace(o, keep_features=False), model, pool, None).make.batch(rows, ~still)
+    assert (mirrored["input"] - anew["input"]).abs().max() > 0.01 * anew["input"].abs().max()
+
+
+def test_several_teachers_are_averaged_each_on_crops_of_its_size(folder: Path):
+    pool = sample_pool()
+    names = tuple(f"{folder / 'small.safetensors'}@{size}" for size in (75, 96))
+    o = FinetuneOptions(steps=1, data=("samples",), distill=0.5, teachers=names)
+    rows, mirrored = np.arange(5), np.array([True, False, True, False, False])
+    both = FinetuneTask(o, _model(folder), pool, None).make.batch(rows, mirrored)
+    alone = [
+        FinetuneTask(replace(o, teachers=(name,)), _model(folder), pool, None).make.batch(rows, mirrored)
+        for name in names
+    ]
+    assert torch.equal(both["input"], alone[0]["input"]) and both["scores"].shape == (5, 201)
+    torch.testing.assert_close(both["scores"], (alone[0]["scores"] + alone[1]["scores"]) / 2)
+    assert (alone[0]["scores"] - alone[1]["scores"]).abs().max() > 1e-4
+    losses = FinetuneTask(o, _model(folder), pool, None)
+    found = losses.losses(losses.network, both)
+    torch.testing.assert_close(found["loss"], found["regions"] + 0.5 * found["kept"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"teachers": ("inception_v3",)}, "teachers need distill above 0"),
+        ({"label_only": ("other",)}, "label_only names 'other'"),
+        ({"shares": (1.0, 2.0)}, "shares must have a number for each of the 1 data sets"),
+        ({"shares": (0.0,)}, "shares must have a number for each"),
+        ({"near": 1.5}, "near must lie in 0..1"),
+        ({"keep_features": False, "frozen": "a", "kept": "b", "kept_from": "c"}, "kept needs keep_features"),
+    ],
+)
+def test_options_that_do_not_go_together(extra: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FinetuneOptions(steps=1, data=("samples",), **extra)  # type: ignore[arg-type]
 
 
 def test_an_option_that_was_found_wrong_late_is_corrected_in_the_same_folder(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     small = ("steps=1", "foreground=2", "background=2", "held_out=0.0")
-    assert finetune(folder, tmp_path / "run", *small, "distill=0.5") == 1
-    assert "distill keeps old scores" in capsys.readouterr().err and (tmp_path / "run" / "run.json").exists()
+    assert finetune(folder, tmp_path / "run", *small, "frozen=inception_5x") == 1
+    assert "no layer 'inception_5x'" in capsys.readouterr().err and (tmp_path / "run" / "run.json").exists()
     assert finetune(folder, tmp_path / "run", *small) == 0
-    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["options"]["distill"] == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["options"]["frozen"] == ""
     capsys.readouterr()
     assert finetune(folder, tmp_path / "run", *small, "momentum=0.5") == 1
     assert "holds a run with momentum = 0.9, not 0.5" in capsys.readouterr().err

@@ -32,7 +32,7 @@ from detector.training.box_regression import BoxRegressionOptions
 from detector.training.feature_cache import fill_cache
 from detector.training.head_options import BboxStageOptions, SvmStageOptions
 from detector.training.head_stages import picture_features
-from detector.training.region_pool import IGNORED, RegionPool, Source, build_pool, read_sources
+from detector.training.region_pool import IGNORED, PoolOptions, RegionPool, Source, build_pool, read_sources
 from detector.training.svm_head import SvmHead, SvmOptions, svm_margins, train_svms
 from detector.warp import warp
 from detector.weights import load_weights
@@ -112,7 +112,7 @@ def train(folder: Path, out: Path, *extra: str) -> int:
 def pool_of(folder: Path) -> tuple[list[Source], RegionPool]:
     sources, names = read_sources([str(folder / "own.json")], (), True)
     store = ProposalStore(folder / "boxes.parquet")
-    return sources, build_pool(sources, names, lambda path: store[path.name], (0, 0), 0)
+    return sources, build_pool(sources, names, lambda path: store[path.name], PoolOptions())
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def small_source() -> tuple[Source, RegionPool]:
     known[1] = [True, False, True]
     source = Source(truth, np.array([2, 2, IGNORED, 0]), known, True)
     found = Proposals(boxes.astype(np.float32) + np.float32(1), np.zeros(4), np.ones(4))
-    return source, build_pool([source], ("a", "b"), lambda path: found, (0, 0), 0)
+    return source, build_pool([source], ("a", "b"), lambda path: found, PoolOptions())
 
 
 class Kept:
@@ -302,16 +302,16 @@ def test_what_a_picture_gives(folder: Path):
     source, pool = small_source()
     first, second = picture_features(pool, [source], Kept(len(pool)))()  # type: ignore[arg-type]
     assert len(first.truth_boxes) == 0 and not first.labels.any() and first.known.tolist() == [True, True]
-    assert second.labels.tolist() == [2, 0, 0] and second.known.tolist() == [False, True]
-    assert second.boxes[:, 0].tolist() == [0, 1, 61]  # what lies on a crowd, or on who knows what, is no region
+    assert second.labels.tolist() == [2, 0, 0, 0] and second.known.tolist() == [False, True]
+    assert second.boxes[:, 0].tolist() == [0, 60, 1, 61]  # what lies on a crowd, or on who knows what, is no region
     assert second.truth_labels.tolist() == [2, AMBIGUOUS, AMBIGUOUS] and second.truth_boxes[:, 0].tolist() == [
         0,
         20,
         40,
     ]
-    assert second.features[:, 0].tolist() == [4, 5, 6] and second.features.shape == (3, 3)
+    assert second.features[:, 0].tolist() == [4, 5, 6, 7] and second.features.shape == (4, 3)
     left = list(picture_features(pool, [source], Kept(len(pool), unread=4))())  # type: ignore[arg-type]
-    assert len(left) == 1 and left[0].labels.tolist() == [2, 0, 0]
+    assert len(left) == 1 and left[0].labels.tolist() == [2, 0, 0, 0]
 
 
 def test_metadata_comes_back_and_quantizing_keeps_it(model: Model, crops: np.ndarray, tmp_path: Path):

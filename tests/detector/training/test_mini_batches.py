@@ -37,6 +37,16 @@ def test_weights_by_a_hand_count(balance: float, wanted: list[float] | None):
     assert found.mean() == pytest.approx(1)
 
 
+def test_shares_say_how_often_a_data_set_is_drawn():
+    """Background: 2 regions of set 0, 1 of set 1; with shares 1 and 4 that is 2 : 4. Share 0 is never drawn."""
+    rows = np.concatenate([Sampler(LABELS, SETS, 0, 100, 0.0, 1, (1.0, 4.0)).draw(step).rows for step in range(100)])
+    assert (SETS[rows] == 1).mean() == pytest.approx(4 / 6, abs=0.03)
+    rows = np.concatenate([Sampler(LABELS, SETS, 100, 0, 0.0, 1, (1.0, 0.0)).draw(step).rows for step in range(5)])
+    assert set(rows.tolist()) == {0, 1, 2}
+    with pytest.raises(ValueError, match="every foreground region is of a data set of share 0"):
+        Sampler(LABELS, np.zeros_like(SETS), 1, 0, 0.0, 1, (0.0, 1.0))
+
+
 def test_no_region_has_no_weight():
     assert len(balanced_weights(np.zeros(0, np.int64), np.zeros(0, np.int64), 1.0)) == 0
 

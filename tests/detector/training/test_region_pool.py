@@ -8,20 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from detector.classes import BACKGROUND, det_names
 from detector.datasets.ground_truth import GroundTruth
 from detector.training.region_pool import (
     IGNORED,
+    PoolOptions,
     RegionPool,
     Source,
     build_pool,
+    jittered,
     label_regions,
     proposals_of,
     read_sources,
 )
-from proposals.types import SELECTIVE_SEARCH, Proposals
+from proposals.boxes import iou
+from proposals.types import MULTIBOX, SELECTIVE_SEARCH, Proposals
 
 SHARED = Path(__file__).parents[3].parent / "shared"
 DATA = SHARED / "data"
@@ -59,7 +64,7 @@ def source(
 
 
 def pool_of(s: Source, found: Proposals, most: tuple[int, int] = (0, 0), seed: int = 0) -> RegionPool:
-    return build_pool([s], s.truth.class_names, lambda path: found, most, seed)
+    return build_pool([s], s.truth.class_names, lambda path: found, PoolOptions(*most, seed=seed))
 
 
 def write_coco(
@@ -129,14 +134,70 @@ def test_labels_equal_a_loop_over_random_boxes():
     assert BACKGROUND in wanted and len(set(wanted)) > 2
 
 
-def test_ground_truth_comes_first_and_objects_of_no_class_are_no_example():
+def test_ground_truth_comes_first_and_objects_of_no_class_are_certain_background():
     s = source(np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10.0]]), [1, 0, IGNORED, 2])
     found = proposals((0, 0, 10, 9), (20, 0, 30, 9), (40, 0, 50, 9), (60, 0, 70, 3), (100, 100, 120, 120))
     pool = pool_of(s, found)
-    assert pool.truth.tolist() == [True, True, False, False, False, False]
-    assert pool.boxes[:, 0].tolist() == [0, 60, 0, 20, 60, 100]
-    assert pool.labels.tolist() == [1, 2, 1, BACKGROUND, BACKGROUND, BACKGROUND]
-    assert pool.pictures.tolist() == [0] * 6 and pool.sets.tolist() == [0] * 6
+    assert pool.truth.tolist() == [True, True, False, False, False, False, False]
+    assert pool.boxes[:, 0].tolist() == [0, 60, 20, 0, 20, 60, 100]
+    assert pool.labels.tolist() == [1, 2, BACKGROUND, 1, BACKGROUND, BACKGROUND, BACKGROUND]
+    assert pool.pictures.tolist() == [0] * 7 and pool.sets.tolist() == [0] * 7
+    assert pool.other is not None and pool.other.tolist() == [False, False, True, False, True, False, False]
+    known = pool.known_of(np.arange(7))
+    assert known[[2, 4]].all() and np.array_equal(known[0], pool.known[0])
+
+
+def test_half_of_the_background_is_near_objects_where_there_is_as_much():
+    s = source(np.array([[0, 0, 100, 100.0]]), [1])
+    near = [(0.0, 0.0, 100.0, 12.0 + number) for number in range(20)]
+    far = [(200.0 + number, 200.0, 240.0 + number, 240.0) for number in range(60)]
+
+    def counts(*regions: tuple[float, float, float, float], share: float) -> tuple[int, int]:
+        pool = build_pool([s], ("a", "b"), lambda path: proposals(*regions), PoolOptions(0, 10, near=share))
+        background = pool.boxes[pool.labels == BACKGROUND]
+        return int((background[:, 0] == 0).sum()), int((background[:, 0] > 0).sum())
+
+    assert counts(*near, *far, share=0.5) == (5, 5)
+    assert counts(*near[:2], *far, share=0.5) == (2, 8)
+    assert counts(*near, *far, share=1.0) == (10, 0)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_moved_copies_stay_on_their_object_and_in_the_picture(seed):
+    boxes = np.array([[0, 0, 30, 20], [50, 40, 99, 60], [10, 10, 11, 11]], np.float32)
+    moved = jittered(boxes, 7, (100, 60), np.random.default_rng(seed))
+    assert moved.shape == (21, 4) and moved.dtype == np.float32
+    assert (moved >= 0).all() and (moved[:, [0, 2]] <= 100).all() and (moved[:, [1, 3]] <= 60).all()
+    own = iou(moved, boxes)[np.arange(21), np.repeat(np.arange(3), 7)]
+    assert (own >= 0.5 - 1e-6).all() and (own < 1).any()
+
+
+def test_a_picture_with_a_label_alone_takes_the_largest_of_its_best_learned_boxes(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("cat.png", "dog.png"):
+        Image.new("RGB", (64, 64)).save(tmp_path / "images" / name)
+    images = [
+        {"id": 1, "file_name": "cat.png", "width": 64, "height": 64, "label": "domestic cat"},
+        {"id": 2, "file_name": "dog.png", "width": 64, "height": 64, "label": "dog"},
+    ]
+    categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "domestic cat"}]
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    sources, names = read_sources((str(file),), (), False, (str(file),))
+    boxes = np.array([[0, 0, 64, 64], [1, 1, 9, 9], [0, 0, 40, 40], [5, 5, 20, 20], [0, 0, 39, 40]], np.float32)
+    found = Proposals(boxes, np.linspace(1, 0.1, 5), np.array([SELECTIVE_SEARCH, *[MULTIBOX] * 4]))
+    pool = build_pool(sources, names, lambda path: found, PoolOptions())
+    expected = [det_names().index(name) + 1 for name in ("domestic cat", "dog")]
+    assert pool.boxes[pool.truth].tolist() == [[0, 0, 40, 40]] * 2
+    assert pool.labels[pool.truth].tolist() == expected
+    assert [np.flatnonzero(row).tolist() for row in pool.known] == [[0, label] for label in expected]
+    first = pool.pictures == 0
+    assert set(pool.labels[first].tolist()) == {expected[0], BACKGROUND}  # 0.39 x 0.64 near, the two small ones neither
+
+    images[1]["label"] = "no such thing"
+    file.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
+    with pytest.raises(ValueError, match=r"labels.json: picture dog has no label"):
+        read_sources((str(file),), (), False, (str(file),))
 
 
 def test_a_crowd_is_no_ground_truth():
@@ -178,10 +239,10 @@ def test_limits_a_picture_keep_all_ground_truth_and_the_seed_decides():
 def test_pictures_without_proposals_are_left_out_and_without_any_there_is_an_error():
     first, second = source(np.array([[0, 0, 10, 10.0]]), [1]), source(np.array([[0, 0, 10, 10.0]]), [2])
     store = iter([None, proposals((50, 50, 60, 60))])
-    pool = build_pool([first, second], ("c0", "c1"), lambda path: next(store), (0, 0), 0)
+    pool = build_pool([first, second], ("c0", "c1"), lambda path: next(store), PoolOptions())
     assert len(pool.paths) == 1 and pool.labels.tolist() == [2, BACKGROUND] and pool.sets.tolist() == [1, 1]
     with pytest.raises(ValueError, match="no region to train on"):
-        build_pool([first], ("c0", "c1"), lambda path: None, (0, 0), 0)
+        build_pool([first], ("c0", "c1"), lambda path: None, PoolOptions())
 
 
 def test_the_longest_end_of_a_path_finds_its_proposals():
@@ -266,7 +327,7 @@ def test_a_pool_of_real_pictures_has_every_clear_object(tmp_path: Path):
     corners = rng.uniform(0, 200, (300, 2))
     random = np.concatenate([corners, corners + rng.uniform(20, 250, (300, 2))], axis=1)
     shown = proposals(*map(tuple, random.tolist()))
-    pool = build_pool([found], names, lambda path: shown, (5, 10), 0)
+    pool = build_pool([found], names, lambda path: shown, PoolOptions(5, 10))
     clear = found.labels[(found.labels > 0) & ~found.truth.crowd]
     assert Counter(pool.labels[pool.truth].tolist()) == Counter(clear.tolist())
     counts = np.bincount(pool.pictures[pool.labels == BACKGROUND], minlength=len(pool.paths))

@@ -20,7 +20,7 @@ from detector.networks.training_module import fold, training_network
 from detector.training.finetune import FinetuneTask
 from detector.training.options import FinetuneOptions
 from detector.training.region_loss import region_loss
-from detector.training.region_pool import RegionPool, build_pool, read_sources
+from detector.training.region_pool import PoolOptions, RegionPool, build_pool, read_sources
 from detector.training.run_folder import RunFolder
 from detector.training.temperature import fit_temperature, fold_temperature
 from detector.weights import load_weights
@@ -134,7 +134,7 @@ def pool_of_samples(most: tuple[int, int]) -> RegionPool:
     rng = np.random.default_rng(1)
     corners = rng.uniform(0, 150, (12, 2))
     boxes = np.concatenate([corners, corners + 40], axis=1).astype(np.float32)
-    return build_pool(sources, names, lambda path: Proposals(boxes, np.zeros(12), np.ones(12)), most, 0)
+    return build_pool(sources, names, lambda path: Proposals(boxes, np.zeros(12), np.ones(12)), PoolOptions(*most))
 
 
 def test_stands_for_sums_to_what_was_drawn_from():
