@@ -26,7 +26,7 @@ from detector.ensemble import member_scores
 from detector.options import DetectOptions
 from eval.bootstrap import picture_weights, resampled_map
 from eval.detector_run import MIN_SCORE
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import Boxes, nms_per_class
 from proposals.images import read_image

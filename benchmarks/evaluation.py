@@ -24,12 +24,12 @@ from machine import machine
 
 from detector.classes import det_names
 from detector.datasets.ground_truth import GroundTruth
-from eval.analysis import analyse
 from eval.bootstrap import bootstrap
-from eval.ilsvrc import evaluate_ilsvrc
-from eval.prediction_files import read_predictions
-from eval.predictions import Predictions
-from eval.voc import evaluate_voc
+from eval.errors.analysis import analyse
+from eval.predictions.readers import read_predictions
+from eval.predictions.table import Predictions
+from eval.protocols.ilsvrc import evaluate_ilsvrc
+from eval.protocols.voc import evaluate_voc
 
 PICTURES, CLASSES, OBJECTS, PREDICTIONS = 20_000, 200, 61_000, 2_000_000
 PEERS = {"pycocotools": "pycocotools", "faster": "faster-coco-eval"}

@@ -31,7 +31,7 @@ from detector.runtimes.classifier import load_classifier
 from eval.bootstrap import bootstrap
 from eval.compare import compare
 from eval.detector_run import evaluation_options
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 from eval.protocols import PROTOCOLS, evaluate
 from proposals.images import read_image
 

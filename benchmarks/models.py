@@ -40,10 +40,10 @@ from detector.warp import warp
 from eval.bootstrap import bootstrap
 from eval.compare import compare
 from eval.detector_run import MIN_SCORE
-from eval.evaluation import TRUE_POSITIVE
 from eval.map_report import error_analysis, errors_as_text
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 from eval.protocols import evaluate
+from eval.protocols.evaluation import TRUE_POSITIVE
 from proposals.boxes import nms_per_class
 from proposals.images import read_image
 from proposals.merging import merge

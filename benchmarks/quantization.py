@@ -32,7 +32,7 @@ from detector.runtimes.openvino_core import core
 from detector.warp import warp
 from detector.weights import load_weights
 from eval.detector_run import MIN_SCORE
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 from eval.protocols import evaluate
 from proposals.boxes import nms_per_class
 from proposals.images import read_image

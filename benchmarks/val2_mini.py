@@ -25,9 +25,9 @@ from detector.runtimes.openvino_runtime import OpenVinoClassifier
 from detector.warp import warp
 from eval.bootstrap import bootstrap
 from eval.detector_run import MIN_SCORE
-from eval.evaluation import TRUE_POSITIVE, Evaluation
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 from eval.protocols import evaluate
+from eval.protocols.evaluation import TRUE_POSITIVE, Evaluation
 from proposals.boxes import iou, nms_per_class
 from proposals.images import read_image
 from proposals.opencv import selective_search_opencv

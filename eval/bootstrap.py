@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from eval.average_precision import COCO_RECALLS, VOC07_STEPS
-from eval.evaluation import NOT_COUNTED, TRUE_POSITIVE, Evaluation, Matches
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
+from eval.protocols.average_precision import COCO_RECALLS, VOC07_STEPS
+from eval.protocols.evaluation import NOT_COUNTED, TRUE_POSITIVE, Evaluation, Matches
 from proposals.compiled import compiled_exactly
 
 LEVEL = 0.95

@@ -22,7 +22,7 @@ from detector.options import CHOICES, MAX_BATCH, MAX_CROP, MIN_CROP
 from detector.report import write_out
 from detector.runtimes.classifier import DET, IMAGENET, Crops, Scores, load_classifier
 from detector.runtimes.onnx_classifier import OnnxClassifier
-from eval.classification_lists import LabelledPictures, Labels, read_labelled
+from eval.labelled import LabelledPictures, Labels, read_labelled
 from proposals.console import FAILED, Console, Parser, UsageError, run
 from proposals.images import ImageError, read_image
 

@@ -15,13 +15,12 @@ import numpy as np
 from detector.datasets.ground_truth import Doubles, GroundTruth
 from detector.report import write_out
 from eval.bootstrap import LEVEL, interval, picture_weights, resampled_map, within
-from eval.data import add_data_arguments, eval_options, open_data, protocol_of
-from eval.evaluation import Evaluation
-from eval.options import AUTO
-from eval.prediction_files import FORMATS as PREDICTION_FORMATS
-from eval.prediction_files import read_predictions
-from eval.predictions import Predictions
+from eval.data import AUTO, add_data_arguments, eval_options, open_data, protocol_of
+from eval.predictions.readers import FORMATS as PREDICTION_FORMATS
+from eval.predictions.readers import read_predictions
+from eval.predictions.table import Predictions
 from eval.protocols import PROTOCOLS, evaluate, title
+from eval.protocols.evaluation import Evaluation
 from proposals.console import Console, Parser, UsageError, printable, run
 
 PROGRAM = "python -m eval.compare"

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detector.datasets.ground_truth import GroundTruth
 from detector.options import read_options
-from eval.options import AUTO, EvalOptions
+from eval.protocols import PROTOCOLS
 from proposals.console import UsageError
 
+if TYPE_CHECKING:
+    from detector.datasets.ground_truth import GroundTruth
+    from eval.predictions.table import Predictions
+
+AUTO = "auto"
 SAMPLES = "the bundled samples"
 SAMPLES_WORD = "samples"  # --data samples
 FORMATS = (AUTO, "ilsvrc", "voc", "coco", "yolo")
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """The data set and the protocol (configs/eval.toml holds the defaults)."""
+
+    data: str = ""  # empty: the bundled samples
+    format: str = AUTO
+    split: str = "val"
+    protocol: str = AUTO
+    resamples: int = 1000  # of the bootstrap; 0: no intervals
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.protocol not in (AUTO, *PROTOCOLS):
+            raise ValueError(f"protocol must be one of auto, {', '.join(PROTOCOLS)}, got '{self.protocol}'")
+        for name in ("resamples", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, otherwise: str = "default: the bundled samples") -> None:
@@ -74,3 +99,36 @@ def protocol_of(options: EvalOptions, truth: GroundTruth) -> str:
         return "voc10"
     format = options.format if options.format != AUTO else guess_format(Path(options.data))
     return {"ilsvrc": "ilsvrc", "voc": "voc10"}.get(format, "coco")
+
+
+def of_classes(truth: GroundTruth, predictions: Predictions, classes: Sequence[str]) -> tuple[GroundTruth, Predictions]:
+    """Return ground truth and predictions of these classes (names or ids) alone, labelled 1.. in their order.
+
+    All pictures stay. Raises: ValueError naming the nearest class where there is no such one.
+    """
+    import numpy as np
+
+    from detector.classes import label_of
+    from eval.predictions.table import Predictions
+
+    labels = list(dict.fromkeys(label_of(name, truth.class_names) for name in classes))
+    new = np.zeros(len(truth.class_names) + 1, np.int64)
+    new[labels] = np.arange(1, len(labels) + 1)
+    rows = np.flatnonzero(new[truth.labels])
+    barred = truth.blacklist[new[truth.blacklist[:, 1]] > 0]
+    chosen = predictions.select(new[predictions.labels] > 0)
+    return (
+        replace(
+            truth,
+            class_names=tuple(truth.class_names[label - 1] for label in labels),
+            class_keys=tuple(truth.class_keys[label - 1] for label in labels),
+            pictures=truth.pictures[rows],
+            labels=new[truth.labels[rows]],
+            boxes=truth.boxes[rows],
+            difficult=truth.difficult[rows],
+            crowd=truth.crowd[rows],
+            areas=truth.areas[rows],
+            blacklist=np.stack([barred[:, 0], new[barred[:, 1]]], axis=1),
+        ),
+        Predictions(chosen.pictures, new[chosen.labels].astype(np.int32), chosen.scores, chosen.boxes),
+    )

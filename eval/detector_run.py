@@ -12,8 +12,8 @@ import numpy as np
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.detector import Detector, Trace
 from detector.options import DetectOptions
-from eval.prediction_store import BEST_PROPOSAL, DETECTION, SCORED_PROPOSAL, SIDES, PredictionStore
-from eval.predictions import Predictions
+from eval.predictions.store import BEST_PROPOSAL, DETECTION, SCORED_PROPOSAL, SIDES, PredictionStore
+from eval.predictions.table import Predictions
 from proposals.boxes import Boxes, iou
 from proposals.console import Console
 from proposals.images import ImageError, read_image

@@ -22,12 +22,12 @@ from proposals.files import check_folder
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
-    from eval.analysis import Analysis
     from eval.bootstrap import Intervals
+    from eval.data import EvalOptions
     from eval.detector_run import Found
-    from eval.evaluation import Evaluation
-    from eval.options import EvalOptions
-    from eval.predictions import Predictions
+    from eval.errors.analysis import Analysis
+    from eval.predictions.table import Predictions
+    from eval.protocols.evaluation import Evaluation
 
 SAMPLES = "the bundled samples"
 HINT = (
@@ -88,10 +88,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     if detect is None:
         import pyarrow.parquet as pq
 
-        from eval.analysis import iou_thresholds
         from eval.detector_run import found_in, truth_key
-        from eval.prediction_files import read_predictions
-        from eval.prediction_store import is_witnessed
+        from eval.errors.analysis import iou_thresholds
+        from eval.predictions.readers import read_predictions
+        from eval.predictions.store import is_witnessed
 
         predictions, remarks = read_predictions(args.predictions, truth, args.predictions_format)
         for remark in remarks:
@@ -105,7 +105,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         if failed:
             notes.append(f"{failed:,} pictures could not be read; they count as pictures without detections")
     if args.classes:
-        from eval.subset import of_classes
+        from eval.data import of_classes
 
         classes = [c for c in args.classes.split(",") if c.strip()]
         try:
@@ -193,9 +193,9 @@ def _run_detector(
     """Return how many pictures failed, what the detector finds on all others, and what detector it is."""
     import tempfile
 
-    from eval.analysis import iou_thresholds
     from eval.detector_run import detect_all, found_in, picture_digests, truth_key
-    from eval.prediction_store import PredictionStore
+    from eval.errors.analysis import iou_thresholds
+    from eval.predictions.store import PredictionStore
 
     parameters = _parameters(detect)
     with contextlib.ExitStack() as stack:

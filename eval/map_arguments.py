@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from eval.data import add_data_arguments
-from eval.options import AUTO
-from eval.prediction_files import FORMATS as PREDICTION_FORMATS
+from eval.data import AUTO, add_data_arguments
+from eval.predictions.readers import FORMATS as PREDICTION_FORMATS
 from eval.protocols import PROTOCOLS
 from proposals.console import Parser
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from detector.datasets.ground_truth import GroundTruth
-from eval.analysis import Analysis, analyse
 from eval.bootstrap import Intervals
 from eval.detector_run import Found
-from eval.evaluation import Evaluation
-from eval.predictions import Predictions
+from eval.errors.analysis import Analysis, analyse
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import Evaluation
 from eval.report import RecallCurves, ReportContent, write_report
 from proposals.recall import average_recall, best_overlaps, recall
 

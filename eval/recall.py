@@ -18,8 +18,8 @@ from proposals.console import FAILED, Console, Parser, UsageError, run
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
+    from eval.coverage import Coverage
     from eval.recall_pictures import Found
-    from eval.recall_tables import Coverage
     from proposals.boxes import Floats
 
 PROGRAM = "python -m eval.recall"
@@ -69,17 +69,17 @@ def _run(args: argparse.Namespace) -> int:
     found, failed = _measure(truth, args, counts, console)
     described = _described(args)
     if args.plot is not None:
-        from eval.recall_tables import as_plot
+        from eval.coverage import as_plot
         from proposals.files import write_bytes_atomic
 
         write_bytes_atomic(args.plot, as_plot(found, args.plot.suffix[1:].lower()))
     if args.json:
-        from eval.recall_tables import as_json
+        from eval.coverage import as_json
 
         head = {"data": title, "proposals": described, "failed": failed}
         write_out(json.dumps({**head, **as_json(found)}, indent=1, allow_nan=False) + "\n")
     else:
-        from eval.recall_tables import as_text
+        from eval.coverage import as_text
 
         heading = f"{described}, on {title}"
         counts_line = f"{found.objects:,} objects of {len(found.classes)} classes in {found.pictures:,} pictures"
@@ -93,7 +93,7 @@ def _measure(
     """Return the measures over all pictures that have objects, and how many of those failed."""
     import numpy as np
 
-    from eval.recall_tables import measure
+    from eval.coverage import measure
     from proposals.recall import best_overlaps
 
     counted = ~(truth.difficult | truth.crowd)
@@ -154,7 +154,7 @@ def _described(args: argparse.Namespace) -> str:
 def _counts(text: str) -> tuple[int, ...]:
     """Return the numbers of boxes of `10,100,all`, rising, each once; raise UsageError."""
     from detector.datasets.checks import natural, short
-    from eval.recall_tables import ALL
+    from eval.coverage import ALL
 
     found = set()
     for word in text.split(","):

@@ -9,12 +9,12 @@ import numpy as np
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from eval.bootstrap import Intervals
-from eval.evaluation import NOT_COUNTED, TRUE_POSITIVE, Evaluation
 from eval.protocols import title as protocol_title
+from eval.protocols.evaluation import NOT_COUNTED, TRUE_POSITIVE, Evaluation
 from proposals.console import printable
 
 if TYPE_CHECKING:
-    from eval.analysis import Analysis
+    from eval.errors.analysis import Analysis
 
 SHOWN = 12  # classes at either end of the table, where it is not asked for whole
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, Longs
-from eval.evaluation import Evaluation
+from eval.protocols.evaluation import Evaluation
 from eval.report.charts import (
     PERCENT_TICKS,
     SLOTS,

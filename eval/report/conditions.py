@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles
-from eval.evaluation import Evaluation
-from eval.false_positives import TOUCHING
-from eval.ilsvrc import IOU
+from eval.errors.false_positives import TOUCHING
+from eval.protocols.evaluation import Evaluation
+from eval.protocols.ilsvrc import IOU
 
 TINY = 0.00005  # scores below are 0 to the four places that are printed
 

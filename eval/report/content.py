@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from detector.datasets.ground_truth import Doubles, GroundTruth
-from eval.analysis import Analysis
 from eval.bootstrap import Intervals
-from eval.evaluation import Evaluation
-from eval.predictions import Predictions
+from eval.errors.analysis import Analysis
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import Evaluation
 
 
 @dataclass(frozen=True, eq=False)

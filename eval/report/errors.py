@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, Longs
-from eval.analysis import Analysis
-from eval.confusion import best_score
-from eval.misses import BADLY_LOCALISED, BELOW_THRESHOLD, MISCLASSIFIED, NO_PROPOSAL, NOT_FOUND, SUPPRESSED
+from eval.errors.analysis import Analysis
+from eval.errors.confusion import best_score
+from eval.errors.misses import BADLY_LOCALISED, BELOW_THRESHOLD, MISCLASSIFIED, NO_PROPOSAL, NOT_FOUND, SUPPRESSED
 from eval.report.charts import PERCENT_TICKS, SLOTS, Axis, bar_cell, chart, legend, line, line_path, spoken
 from eval.report.conditions import at_least, reaching, touching_iou
 from eval.report.content import RecallCurves, ReportContent

@@ -15,8 +15,8 @@ from PIL import ImageFont
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.drawing import place_plates
-from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
 from eval.report.conditions import at_least
 from eval.report.content import ReportContent
 from eval.report.markup import Html, counted, element, joined, name_of, number, percent, shortened

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from eval.confusion import best_score
-from eval.evaluation import FALSE_POSITIVE, TRUE_POSITIVE, Evaluation
-from eval.predictions import Predictions
+from eval.errors.confusion import best_score
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import FALSE_POSITIVE, TRUE_POSITIVE, Evaluation
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.confusion import best_score
-from eval.evaluation import Evaluation
-from eval.ilsvrc import TOLERANCE
+from eval.errors.confusion import best_score
+from eval.protocols.evaluation import Evaluation
+from eval.protocols.ilsvrc import TOLERANCE
 from eval.report.conditions import at_least, loosest_iou, reaching, touching_iou
 from eval.report.content import ReportContent
 from eval.report.markup import Html, element, joined

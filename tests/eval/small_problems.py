@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from detector.datasets.ground_truth import GroundTruth
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 
 CLASSES = 3
 

@@ -16,7 +16,7 @@ from detector.crop_protocols import protocol_crops
 from detector.model import find_model
 from detector.runtimes.classifier import load_classifier
 from eval.classification import classify, main, mean_scores, ranks, summary, wilson
-from eval.classification_lists import Labels, imagenet_classes, read_labelled
+from eval.labelled import Labels, imagenet_classes, read_labelled
 from proposals.images import read_image
 
 SAMPLES = Path(__file__).parents[2] / "samples"

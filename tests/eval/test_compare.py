@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from detector.datasets.ground_truth import GroundTruth
 from eval.bootstrap import picture_weights
 from eval.compare import as_json, as_table, compare, main
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 from eval.protocols import PROTOCOLS, evaluate
 
 ANNOTATIONS = Path(__file__).parents[2] / "samples" / "annotations.json"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detector.datasets.read import read_dataset
-from eval.prediction_files import read_predictions
+from eval.predictions.readers import read_predictions
 from eval.protocols import evaluate
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ilsvrc"

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from detector.datasets.ground_truth import GroundTruth
-from eval.analysis import analyse
 from eval.bootstrap import bootstrap
-from eval.evaluation import Evaluation, Matches
-from eval.predictions import Predictions
+from eval.errors.analysis import analyse
+from eval.predictions.table import Predictions
 from eval.protocols import evaluate
+from eval.protocols.evaluation import Evaluation, Matches
 from eval.report import RecallCurves, ReportContent, write_report
 from eval.report.charts import LEFT, TOP, envelope, precision_at, step_path
 from eval.report.conditions import at_least

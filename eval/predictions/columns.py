@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from detector.classes import label_of
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 
 
 @dataclass(frozen=True)

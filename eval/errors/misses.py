@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Doubles, Flags, GroundTruth
-from eval.evaluation import FALSE_POSITIVE, TRUE_POSITIVE, Matches
-from eval.false_positives import DUPLICATE, FalsePositives
-from eval.overlaps import Pairs, overlapping
-from eval.predictions import Predictions
+from eval.errors.false_positives import DUPLICATE, FalsePositives
+from eval.errors.overlaps import Pairs, overlapping
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import FALSE_POSITIVE, TRUE_POSITIVE, Matches
 from proposals.boxes import Boxes
 from proposals.types import Proposals
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Doubles, Flags, GroundTruth, Longs
-from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Matches
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Matches
 from proposals.compiled import compiled_exactly
 
 # What a prediction may take:

@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.datasets.ground_truth import Doubles, GroundTruth
-from eval.analysis import Analysis, analyse, iou_thresholds
-from eval.average_precision import average_precision
-from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Evaluation
-from eval.false_positives import BACKGROUND, DUPLICATE, LOCALISATION, OTHER, SIMILAR
-from eval.hierarchy import similar_classes
-from eval.misses import (
+from eval.errors.analysis import Analysis, analyse, iou_thresholds
+from eval.errors.false_positives import BACKGROUND, DUPLICATE, LOCALISATION, OTHER, SIMILAR
+from eval.errors.hierarchy import similar_classes
+from eval.errors.misses import (
     BADLY_LOCALISED,
     BELOW_THRESHOLD,
     KINDS_WITH_PROPOSALS,
@@ -24,8 +22,10 @@ from eval.misses import (
     NOT_FOUND,
     SUPPRESSED,
 )
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
 from eval.protocols import evaluate
+from eval.protocols.average_precision import average_precision
+from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Evaluation
 from proposals.boxes import Boxes
 from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from eval.evaluation import Evaluation, Matches
-from eval.ilsvrc import picture_rank
-from eval.matching import BEST_FREE_OR_CROWD, match, rank
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import Evaluation, Matches
+from eval.protocols.ilsvrc import picture_rank
+from eval.protocols.matching import BEST_FREE_OR_CROWD, match, rank
 
 IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # as pycocotools has them
 MAX_PREDICTIONS = 100  # of a class in a picture

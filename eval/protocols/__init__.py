@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from detector.datasets.ground_truth import GroundTruth
-from eval.evaluation import Evaluation
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import Evaluation
 
 PROTOCOLS = ("ilsvrc", "voc07", "voc10", "coco")
 TITLES = {
@@ -34,16 +34,16 @@ def evaluate(protocol: str, truth: GroundTruth, predictions: Predictions, iou: f
         raise ValueError(f"the IoU threshold must lie above 0 and not above 1, got {iou:g}")
     match protocol:
         case "ilsvrc":
-            from eval.ilsvrc import IOU, evaluate_ilsvrc
+            from eval.protocols.ilsvrc import IOU, evaluate_ilsvrc
 
             result = evaluate_ilsvrc(truth, predictions, IOU if iou is None else iou)
         case "voc07" | "voc10":
-            from eval.voc import IOU, evaluate_voc
+            from eval.protocols.voc import IOU, evaluate_voc
 
             year = 2007 if protocol == "voc07" else 2010
             result = evaluate_voc(truth, predictions, year, IOU if iou is None else iou)
         case "coco":
-            from eval.coco import IOUS, evaluate_coco
+            from eval.protocols.coco import IOUS, evaluate_coco
 
             result = evaluate_coco(truth, predictions, IOUS if iou is None else (iou,))
         case _:

@@ -8,8 +8,8 @@ import pytest
 from small_problems import ground_truth
 
 from eval.detector_run import found_in
-from eval.prediction_files import read_predictions
-from eval.prediction_store import (
+from eval.predictions.readers import read_predictions
+from eval.predictions.store import (
     BEST_PROPOSAL,
     DETECTION,
     SCORED_PROPOSAL,

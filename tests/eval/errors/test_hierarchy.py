@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from detector.classes import det_classes, det_names
-from eval.hierarchy import similar_classes
+from eval.errors.hierarchy import similar_classes
 
-META_DET = Path(__file__).parents[2].parent / "shared" / "data" / "ilsvrc" / "devkit" / "data" / "meta_det.mat"
+META_DET = Path(__file__).parents[3].parent / "shared" / "data" / "ilsvrc" / "devkit" / "data" / "meta_det.mat"
 VOC = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep"
 )

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detector.datasets.ground_truth import GroundTruth
+from eval.coverage import ALL, CURVE, as_json, as_plot, as_text, measure
 from eval.recall import main
 from eval.recall_pictures import same_pictures, searched, stored
-from eval.recall_tables import ALL, CURVE, as_json, as_plot, as_text, measure
 from proposals.store import PictureProposals, write_store
 from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
 from proposals.workers import Search

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, Flags, GroundTruth, Longs
-from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Matches
-from eval.overlaps import Pairs
-from eval.predictions import Predictions
+from eval.errors.overlaps import Pairs
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Matches
 from proposals.compiled import compiled_exactly
 
 

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, Flags, GroundTruth, Longs
-from eval.average_precision import average_precision
-from eval.evaluation import NOT_COUNTED, TRUE_POSITIVE, Matches
-from eval.false_positives import (
+from eval.errors.false_positives import (
     FALSE_POSITIVE_KINDS,
     LOCALISATION,
     OTHER,
     SIMILAR,
     FalsePositives,
 )
-from eval.misses import Misses
-from eval.predictions import Predictions
+from eval.errors.misses import Misses
+from eval.predictions.table import Predictions
+from eval.protocols.average_precision import average_precision
+from eval.protocols.evaluation import NOT_COUNTED, TRUE_POSITIVE, Matches
 
 
 def false_positive_gains(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, Flags, Longs
-from eval.evaluation import NOT_COUNTED, TRUE_POSITIVE, Matches
+from eval.protocols.evaluation import NOT_COUNTED, TRUE_POSITIVE, Matches
 
 COCO_RECALLS = np.linspace(0.0, 1.0, 101)  # as pycocotools has them
 VOC07_STEPS = 10

@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from eval.coco import UNDER_ONE
-from eval.confusion import best_score, confusion_matrix
-from eval.evaluation import Evaluation
-from eval.false_positives import FALSE_POSITIVE_KINDS, false_positives, touching
-from eval.fixes import false_positive_gains, miss_gains
-from eval.hierarchy import similar_classes
-from eval.ilsvrc import IOU, box_thresholds
-from eval.misses import misses
-from eval.overlaps import overlapping
-from eval.predictions import Predictions
+from eval.errors.confusion import best_score, confusion_matrix
+from eval.errors.false_positives import FALSE_POSITIVE_KINDS, false_positives, touching
+from eval.errors.fixes import false_positive_gains, miss_gains
+from eval.errors.hierarchy import similar_classes
+from eval.errors.misses import misses
+from eval.errors.overlaps import overlapping
+from eval.predictions.table import Predictions
+from eval.protocols.coco import UNDER_ONE
+from eval.protocols.evaluation import Evaluation
+from eval.protocols.ilsvrc import IOU, box_thresholds
 from proposals.boxes import Boxes
 from proposals.types import Proposals
 
@@ -76,8 +76,8 @@ def analyse(
 ) -> Analysis:
     """Return the errors of `evaluation`, which must be of these `predictions` on this ground truth.
 
-    iou: as the evaluation was given it; proposals, raw: as `eval.misses` says, without them the missed objects are
-    told apart less finely; score: of the confusion matrix, by default the one of best F1 over all classes.
+    iou: as the evaluation was given it; proposals, raw: as of `eval.errors.misses`, without them the kinds of misses
+    are fewer; score: of the confusion matrix, by default the one of best F1 over all classes.
     """
     matches = evaluation.matches
     thresholds = iou_thresholds(truth, evaluation.protocol, iou)

@@ -14,8 +14,8 @@ from detector.datasets.ground_truth import GroundTruth
 from detector.detections import Detections
 from detector.formats import FORMATS as WRITTEN
 from detector.formats import render
-from eval.prediction_files import FORMATS, read_predictions
-from eval.predictions import Predictions
+from eval.predictions.readers import FORMATS, read_predictions
+from eval.predictions.table import Predictions
 
 NUMBERS = (30, 7)
 
@@ -181,7 +181,7 @@ WRONG: list[tuple[str, str | bytes, str]] = [
     ("p.json", f"[{COCO_ROW.replace('19.5', 'null')}]", "entry 1: bbox is [0, 1, 10, None], not a number"),
     ("p.json", f"[{COCO_ROW.replace('0.25', 'NaN')}]", "entry 1: the score is nan; write a number"),
     ("p.json", f"[{COCO_ROW.replace('7', '9' * 30, 1)}]", "a number in image_id is too large"),
-    ("p.json", b"[\xff]", "byte 1 is not UTF-8; save the file as UTF-8 text"),
+    ("p.json", b"[\xff]", "line 1: byte 0xff is not UTF-8; save the file as UTF-8"),
     (
         "p.csv",
         "picture,score,x1,y1,x2,y2\na,0.5,1,1,2,2\n",
@@ -208,7 +208,7 @@ WRONG: list[tuple[str, str | bytes, str]] = [
         "a 0.5 1 1 2\n",
         "line 1: 5 columns; 6 are needed: picture confidence xmin ymin xmax ymax",
     ),
-    ("comp4_det_val_dog.txt", "a 0.5 1 1 2 z\n", "line 1: not all of 0.5 1 1 2 z are numbers"),
+    ("comp4_det_val_dog.txt", "a 0.5 1 1 2 z\n", "line 1: ymax is 'z', not a number"),
 ]
 
 

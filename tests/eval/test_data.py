@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small_problems import ground_truth, predicted
 
-from eval.ilsvrc import evaluate_ilsvrc
-from eval.subset import of_classes
+from eval.data import of_classes
+from eval.protocols.ilsvrc import evaluate_ilsvrc
 
 BOX = (1.0, 1.0, 40.0, 40.0)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from detector.datasets.ground_truth import GroundTruth
-from eval.average_precision import average_precision, average_precision_11, class_average_precision
-from eval.evaluation import Evaluation
-from eval.matching import BEST, match, rank
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
+from eval.protocols.average_precision import average_precision, average_precision_11, class_average_precision
+from eval.protocols.evaluation import Evaluation
+from eval.protocols.matching import BEST, match, rank
 
 IOU = 0.5
 MEASURES = {2007: average_precision_11, 2010: average_precision}

@@ -33,7 +33,7 @@ def overlapping(
     """Return the pairs whose IoU is above 0 and at least what `lowest` [N] asks for at that ground-truth box.
 
     Shapes: pictures [M] of the boxes [M, 4], in any order; truth_pictures [N], never falling, of truth_boxes [N, 4].
-    IoU is computed, and rounded, as `eval.matching` does.
+    IoU is computed, and rounded, as `eval.protocols.matching` does.
     """
     last = max(pictures.max(initial=-1), truth_pictures.max(initial=-1))
     firsts = np.searchsorted(

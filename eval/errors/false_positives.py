@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from eval.evaluation import FALSE_POSITIVE, Matches
-from eval.overlaps import Pairs
-from eval.predictions import Predictions
+from eval.errors.overlaps import Pairs
+from eval.predictions.table import Predictions
+from eval.protocols.evaluation import FALSE_POSITIVE, Matches
 
 DUPLICATE, LOCALISATION, SIMILAR, OTHER, BACKGROUND = range(5)
 FALSE_POSITIVE_KINDS = ("duplicate", "localisation", "similar class", "other class", "background")

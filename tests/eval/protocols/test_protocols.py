@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from protocol_reference import ilsvrc, voc
 from small_problems import CLASSES, NUMBERS, ground_truth, predicted, problems
 
-from eval.average_precision import average_precision, average_precision_11, average_precision_101, envelope
-from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
-from eval.ilsvrc import box_thresholds, evaluate_ilsvrc
 from eval.protocols import evaluate
-from eval.voc import evaluate_voc
+from eval.protocols.average_precision import average_precision, average_precision_11, average_precision_101, envelope
+from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
+from eval.protocols.ilsvrc import box_thresholds, evaluate_ilsvrc
+from eval.protocols.voc import evaluate_voc
 
 
 @settings(max_examples=1000, deadline=None)

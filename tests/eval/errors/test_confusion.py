@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.datasets.ground_truth import GroundTruth
-from eval.confusion import best_score, confusion_matrix
-from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Evaluation
-from eval.overlaps import overlapping
-from eval.predictions import Predictions
+from eval.errors.confusion import best_score, confusion_matrix
+from eval.errors.overlaps import overlapping
+from eval.predictions.table import Predictions
 from eval.protocols import evaluate
+from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Evaluation
 
 THRESHOLD = 0.5
 

@@ -15,12 +15,12 @@ from pycocotools.cocoeval import COCOeval
 from small_problems import CLASSES, NUMBERS, boxes, ground_truth, predicted, problems, scores
 
 from detector.datasets.read import read_dataset
-from eval.average_precision import average_precision_101, class_average_precision
-from eval.coco import IOUS, METRICS, coco_matches, evaluate_coco
-from eval.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
-from eval.prediction_files import read_predictions
+from eval.predictions.readers import read_predictions
+from eval.protocols.average_precision import average_precision_101, class_average_precision
+from eval.protocols.coco import IOUS, METRICS, coco_matches, evaluate_coco
+from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
 
-COCO_VAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "coco2017" / "val.json"
+COCO_VAL = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "coco2017" / "val.json"
 
 
 @pytest.mark.skipif(not COCO_VAL.is_file(), reason="needs ../shared/data/coco2017")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from eval.average_precision import class_average_precision
-from eval.evaluation import Evaluation
-from eval.matching import BEST_FREE, match, rank
-from eval.predictions import Predictions
+from eval.predictions.table import Predictions
+from eval.protocols.average_precision import class_average_precision
+from eval.protocols.evaluation import Evaluation
+from eval.protocols.matching import BEST_FREE, match, rank
 
 IOU = 0.5
 TOLERANCE = 10  # pixels that small boxes are forgiven
