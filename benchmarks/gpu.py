@@ -34,8 +34,7 @@ from detector.runtimes.cuda_crops import upload, warp_on_device
 from detector.runtimes.cuda_nms import suppress
 from detector.runtimes.cuda_runtime import CudaClassifier, score_regions
 from proposals.boxes import Boxes, nms_per_class
-from proposals.images import Image
-from proposals.pictures import read_picture
+from proposals.images import Image, read_image
 from proposals.selective.search import selective_search
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -136,7 +135,7 @@ def network_speed(plan: Plan, name: str, size: int, fused: bool = True, compiled
 def random_regions(plan: Plan) -> tuple[Image, Boxes]:
     """Return a picture of 500 x 375 px and regions of it."""
     rng = np.random.default_rng(0)
-    picture = cv2.resize(read_picture(SAMPLES / "dog.jpg"), (500, 375), interpolation=cv2.INTER_AREA)
+    picture = cv2.resize(read_image(SAMPLES / "dog.jpg"), (500, 375), interpolation=cv2.INTER_AREA)
     corners = np.sort(rng.uniform(0, [[[500], [375]]], (plan.regions, 2, 2)), axis=2)
     boxes = corners.transpose(0, 2, 1).reshape(-1, 4)
     return np.asarray(picture, np.uint8), np.asarray(boxes, np.float32)
@@ -171,7 +170,7 @@ def stage_times(plan: Plan) -> list[str]:
 def propose(path: Path, most: int | None = None) -> tuple[Image, Boxes]:
     """Return a picture and its regions: what a worker process does."""
     cv2.setNumThreads(1)
-    picture = read_picture(path)
+    picture = read_image(path)
     return picture, selective_search(picture, superpixel_scale=2, max_boxes=most).boxes
 
 

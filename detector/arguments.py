@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from detector.inputs import OUTPUT_MARK
 from detector.options import CHOICES, DetectOptions, read_options
 from detector.report import TABLE, write_out
 from proposals.console import WRONG_USAGE, UsageError, printable
 from proposals.files import check_folder
+from proposals.image_files import OUTPUT_MARK
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite

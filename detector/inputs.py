@@ -5,21 +5,17 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from proposals.image_files import Problem, exists, find_images, is_pattern
+
 STDIN = "-"
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-OTHER_SUFFIXES = (".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif", ".jp2")
-NETPBM_SUFFIXES = (".ppm", ".pgm", ".pbm", ".pnm")
-SUFFIXES = frozenset((*JPEG_SUFFIXES, *OTHER_SUFFIXES, *NETPBM_SUFFIXES))
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts", ".3gp", ".mjpeg")
 )
 CAMERA = re.compile(r"camera:(\d{1,3})")
-OUTPUT_MARK = ".detected"  # of our own pictures and results, which a folder or a pattern never yields
 MAX_STEM_BYTES = 200  # most file systems end names at 255 bytes; mark, number, suffix and temporary name need the rest
 
 
@@ -38,14 +34,6 @@ class Video:
     name: str
     path: Path | None
     camera: int = 0
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An argument that names nothing to look at, and the `reason` in one line."""
-
-    name: str
-    reason: str
 
 
 Source = Picture | Video | Problem
@@ -85,39 +73,26 @@ def _expand_one(argument: str, sample: Callable[[str], Path], note: Callable[[st
         yield Problem("''", "is an empty name; give a picture, a folder, a pattern or -")
         return
     path = Path(argument)
-    if not _exists(path):
+    names = argument
+    if not exists(path):
         if camera := CAMERA.fullmatch(argument):
             yield Video(f"camera:{int(camera[1])}", None, int(camera[1]))
             return
-        if re.search(r"[*?[]", argument):
-            yield from _match(argument)
-            return
-        try:
-            path = _bundled(argument, sample)
-        except FileNotFoundError:
-            yield Problem(argument, "no such file")
-            return
-        note(f"{argument} is not here; using the bundled {path}")
-    if stat.S_ISDIR(_mode(path)):
-        yield from _walk(path)
-    else:
-        yield _named(argument, path)
+        if not is_pattern(argument):
+            try:
+                path = _bundled(argument, sample)
+            except FileNotFoundError:
+                yield Problem(argument, "no such file")
+                return
+            names = str(path)
+            note(f"{argument} is not here; using the bundled {path}")
+    for found in find_images(names):
+        yield found if isinstance(found, Problem) else _named(argument if found == path else str(found), found)
 
 
 def _named(name: str, path: Path) -> Picture | Video:
     """Return a file as what its suffix says."""
     return Video(name, path) if path.suffix.casefold() in VIDEO_SUFFIXES else Picture(name, path)
-
-
-def _exists(path: Path) -> bool:
-    """Return False where nothing has this name; a file behind a closed door counts, reading it tells the reason."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _bundled(argument: str, sample: Callable[[str], Path]) -> Path:
@@ -131,74 +106,6 @@ def _bundled(argument: str, sample: Callable[[str], Path]) -> Path:
     if len(parts) == 2 and parts[0] == "samples" and Path(argument).suffix:
         return sample(parts[-1])
     raise FileNotFoundError(argument)
-
-
-def natural(name: str) -> tuple[tuple[str | int, ...], str]:
-    """Return a sorting key by which `img2` comes before `img10`, and upper and lower case stand together."""
-    parts = re.split(r"(\d+)", name.casefold())  # text and digits in turn, text first
-    return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), name
-
-
-def _is_picture(path: Path) -> bool:
-    """Return whether a file found by looking around is taken: a picture by its suffix, and none of our outputs."""
-    return path.suffix.casefold() in SUFFIXES and not path.stem.casefold().endswith(OUTPUT_MARK)
-
-
-def _walk(folder: Path) -> Iterator[Source]:
-    """Yield the pictures of a folder, then those of its subfolders; a folder reached twice by links comes once."""
-    waiting, visited, found = [folder], set[str](), False
-    while waiting:
-        current = waiting.pop()
-        real = os.path.realpath(current)
-        if real in visited:
-            continue
-        visited.add(real)
-        try:
-            names = sorted((p for p in current.iterdir() if not p.name.startswith(".")), key=lambda p: natural(p.name))
-        except OSError as error:
-            found = True
-            yield Problem(str(current), f"the folder cannot be read: {error.strerror}")
-            continue
-        folders = []
-        for path in names:
-            mode = _mode(path)
-            if stat.S_ISDIR(mode):
-                folders.append(path)
-            elif _is_picture(path) and (stat.S_ISREG(mode) or mode == 0):
-                found = True
-                yield Picture(str(path), path)
-        waiting += reversed(folders)
-    if not found:
-        yield Problem(str(folder), "no pictures in this folder (looked for .jpg, .png, .webp, .tif and the like)")
-
-
-def _mode(path: Path) -> int:
-    """Return the file mode behind `path`, or 0 where it cannot be told (a broken link, a closed folder)."""
-    try:
-        return path.stat().st_mode
-    except OSError:
-        return 0
-
-
-def _match(pattern: str) -> Iterator[Source]:
-    """Yield the files that match a pattern; one that ends in a wildcard takes pictures only."""
-    parts = Path(pattern).parts
-    root = Path(Path(pattern).anchor)
-    inner = [*parts[bool(root.anchor) :], *(["*"] if parts[-1] == "**" else [])]
-    try:
-        matches = sorted(root.glob("/".join(inner)), key=lambda path: [natural(part) for part in path.parts])
-    except ValueError as error:
-        yield Problem(pattern, f"no such file, and no pattern either: {error}")
-        return
-    found = False
-    for path in matches:
-        hidden = any(part.startswith(".") for part in path.parts if part not in parts)
-        taken = _is_picture(path) or (inner[-1][-1] not in "*?]" and not path.stem.endswith(OUTPUT_MARK))
-        if taken and not hidden and stat.S_ISREG(_mode(path)):
-            found = True
-            yield _named(str(path), path)
-    if not found:
-        yield Problem(pattern, "no such file, and as a pattern it matches no picture")
 
 
 class OutputNames:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.inputs import Picture, Problem, expand
+from detector.inputs import Picture, expand
 from detector.model import Model
 from detector.options import DetectOptions
 from detector.runtimes.classifier import Crops
 from detector.samples import sample_path, samples_folder
 from detector.warp import warp
+from proposals.image_files import Problem, read_list
 from proposals.images import ImageError, read_image
 from proposals.selective.search import selective_search
 
@@ -29,13 +30,7 @@ def picture_paths(names: Sequence[str]) -> list[Path]:
     for name in names or [str(samples_folder())]:
         path = Path(name)
         if path.suffix.casefold() == LIST_SUFFIX and path.is_file():
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}: byte {error.start} is not UTF-8; give a list of pictures, a path a line"
-                ) from None
-            listed = [str(path.parent / line.strip()) for line in lines if line.strip()]
+            listed = [str(path.parent / line) for _, line in read_list(path)]
             if not listed:
                 raise ValueError(f"{path}: an empty list; give a path of a picture a line")
             found += listed

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.inputs import Picture, Problem, Video, expand
+from detector.inputs import Picture, Video, expand
 from detector.options import DetectOptions
 from detector.report import Report
 from detector.saver import Saver
 from proposals.console import UsageError
+from proposals.image_files import Problem
 
 if TYPE_CHECKING:
     from detector.detector import Detector, Trace

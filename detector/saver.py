@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.arguments import DRAWN
-from detector.inputs import OUTPUT_MARK, OutputNames, Picture, Video
+from detector.inputs import OutputNames, Picture, Video
 from detector.report import TABLE, Report
 from proposals.files import check_folder, write_text_atomic
+from proposals.image_files import OUTPUT_MARK
 
 if TYPE_CHECKING:
     from detector.detections import Detections

@@ -14,8 +14,8 @@ import numpy as np
 
 from detector.classes import BACKGROUND, IMAGENET_CLASSES, det_classes, leaf_matrix
 from detector.datasets.ground_truth import Longs
-from detector.inputs import SUFFIXES, natural
 from detector.runtimes.classifier import DET
+from proposals.image_files import SUFFIXES, natural_key, read_list
 
 WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")  # n01440764_18.JPEG, ILSVRC2012_val_00000293_n01440764.JPEG
 CURE = "give an ImageNet index 0..999, a WordNet id such as n01440764, or a name"
@@ -144,7 +144,7 @@ Labelled = Iterator[tuple[Path, str | int, str]]  # path, label, where it says s
 
 def _folder(folder: Path, left_out: dict[str, int]) -> Labelled:
     """Yield the pictures of a folder with a folder a class (others are left out), or of a flat one."""
-    entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: natural(p.name))
+    entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
     classes = [path for path in entries if path.is_dir()]
     if not classes:
         for path in filter(_is_picture, entries):
@@ -158,7 +158,7 @@ def _folder(folder: Path, left_out: dict[str, int]) -> Labelled:
     for _ in filter(_is_picture, entries):
         _count(left_out, "beside the folders of the classes")
     for inside in classes:
-        for path in sorted(inside.rglob("*"), key=lambda p: natural(str(p))):
+        for path in sorted(inside.rglob("*"), key=lambda p: natural_key(str(p))):
             if _is_picture(path):
                 yield path, inside.name, str(inside)
 
@@ -170,10 +170,7 @@ def _is_picture(path: Path) -> bool:
 def _list(path: Path, images: Path | None) -> Labelled:
     """Yield the pictures of a list of `path label` lines."""
     folder = images or path.parent
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        text = line.strip()
+    for number, text in read_list(path):
         picture, _, label = text.rpartition("\t" if "\t" in text else " ")
         if not picture.strip():
             raise ValueError(f"{path}, line {number}: '{text}' is not 'path label'; after the path, {CURE}")

@@ -135,7 +135,7 @@ def _proposals(truth: GroundTruth, pictures: list[int], args: argparse.Namespace
 
     if args.proposals is not None:
         return stored(truth, pictures, args.proposals)
-    from proposals.pictures import MAX_PIXELS
+    from proposals.images import MAX_PIXELS
     from proposals.workers import Search
 
     backend, mode, scale = args.backend or "own", args.mode or "fast", args.superpixel_scale or 2

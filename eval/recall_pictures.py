@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from detector.datasets.ground_truth import GroundTruth
-from proposals.pictures import SUFFIXES
+from proposals.image_files import SUFFIXES
 from proposals.store import ProposalStore
 from proposals.types import Proposals
 from proposals.workers import Search, Stopped, answers

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from proposals.pictures import MAX_PIXELS, PictureError, find_pictures, picture_id, read_list
+from proposals.image_files import Problem, find_images, read_list
 from proposals.workers import Search, Stopped, usable_cores
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from proposals.parts import Parts
 
 PROGRAM = "extract"
+MAX_PIXELS = 100_000_000  # of proposals.images, which needs numpy
 FAILED, WRONG_USAGE = 1, 2
 
 DESCRIPTION = "Find the Selective Search proposals of pictures and write them to one Parquet file, a row a picture."
@@ -227,26 +230,42 @@ class _Report:
 
 def _pictures(args: argparse.Namespace, report: _Report) -> dict[str, Path]:
     """Return the paths of all pictures by their ids, in the order of the arguments; report what names none."""
-    pictures: dict[str, Path] = {}
-
-    def take(name: str, paths: Iterable[Path]) -> None:
-        try:
-            for path in paths:
-                name = str(path)
-                pictures.setdefault(picture_id(path, args.root), path)
-        except PictureError as error:
-            report.failure(name, str(error))
-
-    for argument in args.pictures:
-        take(argument, find_pictures(argument))
+    listed: list[Path] = []
     if args.list is not None:
         try:
-            names = read_list(args.list)
+            listed = [Path(line) for _, line in read_list(args.list)]
         except OSError as error:
             raise UsageError(f"cannot read {args.list}: {error.strerror}") from error
-        for name in names:
-            take(name, [Path(name)])
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    pictures: dict[str, Path] = {}
+    for found in chain(*map(find_images, args.pictures), listed):
+        try:
+            if isinstance(found, Problem):
+                report.failure(found.name, found.reason)
+            else:
+                pictures.setdefault(picture_id(found, args.root), found)
+        except ValueError as error:
+            report.failure(str(found), str(error))
     return pictures
+
+
+def picture_id(path: Path, root: Path | None = None) -> str:
+    """Return the name that a picture has in a file of proposals: its path with `/`, below `root` where that is given.
+
+    Links are not followed. Raises: ValueError for a picture outside `root`, and for a name that is not UTF-8.
+    """
+    if root is not None:
+        try:
+            path = Path(os.path.normpath(path.absolute())).relative_to(os.path.normpath(root.absolute()))
+        except ValueError:
+            raise ValueError(f"is not below --root {root}") from None
+    name = path.as_posix()
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("has a name that is not valid text; rename it") from None
+    return name
 
 
 def _search(args: argparse.Namespace) -> Search:

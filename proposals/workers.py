@@ -16,8 +16,6 @@ from multiprocessing import connection, get_context, resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proposals.pictures import PictureError, read_picture
-
 if TYPE_CHECKING:
     from proposals.store import PictureProposals
     from proposals.types import Proposals
@@ -158,12 +156,10 @@ def _work(pipe: connection.Connection[Any, Any], search: Search) -> None:
 
     import cv2
     import numpy as np
-    from PIL import Image
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
-    Image.MAX_IMAGE_PIXELS = None  # --max-pixels is the limit
     warnings.filterwarnings("ignore", module=r"PIL\.")  # about oddities of files that are read all the same
     if sys.stderr is None or not sys.stderr.isatty():
         logging.getLogger("proposals").setLevel(logging.ERROR)
@@ -180,15 +176,16 @@ def _work(pipe: connection.Connection[Any, Any], search: Search) -> None:
 
 def _one(picture: str, path: Path, search: Search) -> PictureProposals | str:
     """Return the row of one picture, or the reason why there is none."""
+    from proposals.images import ImageError, read_image
     from proposals.store import PictureProposals
 
     try:
-        image = read_picture(path, search.max_pixels)
+        image = read_image(path, search.max_pixels)
         return PictureProposals(picture, image.shape[1], image.shape[0], search.run(image))
     except MemoryError:
         return "not enough memory for it"
-    except PictureError as error:
-        return str(error)
+    except ImageError as error:
+        return error.reason
     except Exception as error:  # a fault of one picture must not cost the others
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
 

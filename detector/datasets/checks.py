@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Doubles
-from detector.inputs import SUFFIXES
+from proposals.image_files import SUFFIXES
 
 DEFAULT_SPLIT = "val"  # also what the whole of a data set without splits goes by
 MAX_DIGITS = 18  # of a whole number that int64 holds

@@ -20,7 +20,7 @@ from detector.datasets.checks import (
     wrong,
 )
 from detector.datasets.ground_truth import Doubles, GroundTruth
-from detector.inputs import SUFFIXES
+from proposals.image_files import SUFFIXES
 
 KEYS = ("images", "annotations", "categories")
 MAX_ID = 2**63 - 1  # ids are kept as int64

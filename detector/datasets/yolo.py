@@ -27,7 +27,7 @@ from detector.datasets.checks import (
 )
 from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.yolo_names import read_names
-from detector.inputs import SUFFIXES
+from proposals.image_files import SUFFIXES
 
 SLACK = 1e-3  # how far above 1 rounding may take a normalised number
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the values that swap width and height

@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 
 from detector.datasets.ground_truth import Longs
-from detector.inputs import SUFFIXES
 from detector.training.tar_shards import (
     MAX_CLASSES,
     SHARDS_MIXED,
@@ -24,6 +23,7 @@ from detector.training.tar_shards import (
     read_shards,
     shard_paths,
 )
+from proposals.image_files import SUFFIXES, read_list
 from proposals.images import Image, read_image
 
 UNLABELLED = -1
@@ -230,12 +230,9 @@ def _bare_list(path: Path, class_names: tuple[str, ...]) -> FileSet:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return (number, stripped text) of the lines of a file that are not blank; raise OSError or ValueError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        lines = read_list(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; correct its name") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; save it as a UTF-8 text file") from None
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise ValueError(f"{path}: is empty; write one entry a line")
     return lines

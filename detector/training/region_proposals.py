@@ -13,8 +13,8 @@ from detector.training.region_pool import proposals_of
 from detector.training.world import World
 from proposals.console import Console
 from proposals.filling import fill
+from proposals.images import MAX_PIXELS
 from proposals.parts import OtherParametersError, Parts
-from proposals.pictures import MAX_PIXELS
 from proposals.store import ProposalStore
 from proposals.types import Proposals
 from proposals.workers import Search, Stopped, usable_cores

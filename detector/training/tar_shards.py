@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Longs
-from detector.inputs import SUFFIXES
+from proposals.image_files import SUFFIXES
 from proposals.images import Image, ImageError, read_image
 
 Names = npt.NDArray[np.bytes_]  # UTF-8; one array, as a million strings would be copied into every worker process

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.inputs import OutputNames, Picture, Problem, Video, expand, natural
+from detector.inputs import OutputNames, Picture, Video, expand
 from detector.samples import sample_path
+from proposals.image_files import Problem
 
 ROOT = Path(__file__).parents[2]
 CAT = ROOT / "samples" / "chelsea.jpg"
@@ -168,16 +169,6 @@ def test_expansion_is_lazy(album: Path) -> None:
     assert next(items) == Picture("IMG1.png", Path("IMG1.png"))
     (album / "sub2" / "b.jpeg").rename(album / "sub2" / "later.jpeg")
     assert Picture("sub2/later.jpeg", Path("sub2/later.jpeg")) in list(items)
-
-
-@given(st.lists(st.text(alphabet="aB1023²٣.-", max_size=6)))
-def test_natural_order_is_total(texts: list[str]) -> None:
-    backwards = texts[::-1]
-    assert sorted(texts, key=natural) == sorted(backwards, key=natural)
-
-
-def test_natural_order_by_hand() -> None:
-    assert sorted(["b", "a10", "A9", "a09", "a", "10", "9"], key=natural) == ["9", "10", "a", "A9", "a09", "a10", "b"]
 
 
 def stems(paths: list[str], folder: Path, inputs: list[str] | None = None) -> list[str]:

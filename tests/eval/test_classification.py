@@ -311,7 +311,7 @@ MALFORMED = [
     ("list.txt", "a.png\n", "list.txt, line 1: 'a.png' is not 'path label'"),
     ("list.txt", "a.png 1\nb.png nan\n", "list.txt, line 2: unknown class 'nan'"),
     ("list.txt", "a.png 1000\n", "line 1: class index 1000 is not in 0..999"),
-    ("list.txt", b"a.png \xff\n", "byte 6 is not UTF-8"),
+    ("list.txt", b"a.png \xff\n", "line 1: byte 0xff is not UTF-8"),
     ("list.txt", "a.png\t\n", "'a.png' is not 'path label'"),
     ("a.json", "{", "a.json, line 1: not valid JSON"),
     ("a.json", "[]", "a.json: not a COCO file"),

@@ -307,7 +307,7 @@ def test_computed_pictures_equal_stored_ones(data: Path, tmp_path: Path) -> None
     assert found["pictures"] == 2
     assert found["proposals"] == "Selective Search, single, superpixel scale 2"
     from detector.datasets.read import read_dataset
-    from proposals.pictures import read_picture
+    from proposals.images import read_image
     from proposals.recall import best_overlaps
     from proposals.recall import recall as recall_of
     from proposals.selective.search import selective_search
@@ -316,7 +316,7 @@ def test_computed_pictures_equal_stored_ones(data: Path, tmp_path: Path) -> None
     overlaps = [
         best_overlaps(
             truth.boxes[truth.of_picture(i)][~truth.crowd[truth.of_picture(i)]].astype(np.float32),
-            selective_search(read_picture(data.parent / "images" / f"p{i + 1}.png"), "single").boxes,
+            selective_search(read_image(data.parent / "images" / f"p{i + 1}.png"), "single").boxes,
             [10**6],
         )
         for i in (0, 2)

@@ -389,7 +389,7 @@ def test_slips_in_lists(small: dict[str, bytes], tmp_path: Path) -> None:
 
     refused(FileNotFoundError, r"list\.txt: no such file", path)
     check(ValueError, r"list\.txt: is empty; write one entry a line", "\n  \n")
-    check(ValueError, r"list\.txt: byte 2 is not UTF-8; save it as a UTF-8", b"ab\xff")
+    check(ValueError, r"list\.txt, line 1: byte 0xff is not UTF-8", b"ab\xff")
     check(
         ValueError, r"list\.txt, line 2: 'images/kite\.jpg' is not 'path label'", "images/kite.jpg 0\nimages/kite.jpg"
     )
