@@ -27,10 +27,10 @@ from openvino import opset13 as ops
 from random_googlenet import SIZE, crops_of, dog, random_googlenet
 
 from detector.model import Model, find_model
-from detector.networks.costs import cost
-from detector.runtimes.openvino_core import core
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.runtimes.torch_runtime import TorchClassifier
+from detector.networks.layers import cost
+from detector.runtimes.compiled import core
+from detector.runtimes.openvino import OpenVinoClassifier
+from detector.runtimes.torch import TorchClassifier
 
 MATRIX = 2048
 CHANNELS, GRID, DEPTH = 512, 28, 4

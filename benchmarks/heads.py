@@ -27,7 +27,7 @@ from detector.detector import Detector
 from detector.ensemble import score_regions
 from detector.model import SVM, find_model
 from detector.options import DetectOptions
-from detector.runtimes.classifier import load_classifier
+from detector.runtimes.load import load_classifier
 from eval.bootstrap import bootstrap
 from eval.compare import compare
 from eval.detector_run import evaluation_options

@@ -23,7 +23,6 @@ import numpy as np
 from machine import machine
 
 from detector.classes import det_names
-from detector.context import CONTEXT_MODEL, in_context, whole_picture
 from detector.datasets.class_maps import to_det
 from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.read import read_dataset
@@ -33,10 +32,13 @@ from detector.multibox import MultiBox, load_multibox
 from detector.networks.layers import cut_after
 from detector.networks.openvino_graph import ends_model
 from detector.options import DetectOptions
-from detector.runtimes.classifier import DET, Scores, load_classifier, summed_leaves
-from detector.runtimes.openvino_core import core
-from detector.runtimes.openvino_requests import Requests
+from detector.postprocess import POWER, in_context, objectness, softened_per_class, vote_per_class, weighed
+from detector.runtimes.base import DET, Scores, summed_leaves
+from detector.runtimes.compiled import core
+from detector.runtimes.load import load_classifier
+from detector.runtimes.openvino import Requests
 from detector.warp import warp
+from detector.whole_crops import CONTEXT_MODEL, whole_picture
 from eval.bootstrap import bootstrap
 from eval.compare import compare
 from eval.detector_run import MIN_SCORE
@@ -47,10 +49,8 @@ from eval.protocols.evaluation import TRUE_POSITIVE
 from proposals.boxes import nms_per_class
 from proposals.images import read_image
 from proposals.merging import merge
-from proposals.objectness import objectness, weighed
 from proposals.selective.search import selective_search
 from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
-from proposals.voting import POWER, softened_per_class, vote_per_class
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = {

@@ -19,16 +19,15 @@ import numpy as np
 import openvino as ov
 from machine import machine
 
-from detector.agreement import agreement
+from detector.agreement import agreement, picture_paths, proposal_crops
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
 from detector.model import Model, find_model
 from detector.networks.openvino_graph import scores_model
 from detector.options import DetectOptions
-from detector.proposal_crops import picture_paths, proposal_crops
 from detector.quantize import CROPS, quantized_file
-from detector.runtimes.classifier import DET, Crops, Scores, summed_leaves
-from detector.runtimes.openvino_core import core
+from detector.runtimes.base import DET, Crops, Scores, summed_leaves
+from detector.runtimes.compiled import core
 from detector.warp import warp
 from detector.weights import load_weights
 from eval.detector_run import MIN_SCORE

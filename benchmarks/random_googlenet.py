@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from detector.model import Model, find_model
 from detector.networks.googlenet import googlenet
-from detector.networks.training_module import fold, training_network
+from detector.networks.torch_module import fold, training_network
 from detector.quantize import quantized_file
 from detector.samples import sample_path
 from detector.warp import warp
-from detector.weights_writer import save_weights
+from detector.weights import save_weights
 from proposals.images import Image, read_image
 from proposals.selective.search import selective_search
 

@@ -21,7 +21,7 @@ from detector.datasets.read import read_dataset
 from detector.detections import Detections
 from detector.model import find_model
 from detector.options import DetectOptions
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
+from detector.runtimes.openvino import OpenVinoClassifier
 from detector.warp import warp
 from eval.bootstrap import bootstrap
 from eval.detector_run import MIN_SCORE

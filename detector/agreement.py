@@ -1,12 +1,22 @@
-"""How far two forms of one network agree on the same crops."""
+"""How far two forms of one network agree on the same crops of real proposals."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from detector.runtimes.classifier import Scores
+from detector.inputs import Picture, expand
+from detector.model import Model
+from detector.options import DetectOptions
+from detector.runtimes.base import Crops, Scores
+from detector.samples import sample_path, samples_folder
+from detector.warp import warp
+from proposals.image_files import Problem, read_list
+from proposals.images import ImageError, read_image
+from proposals.selective.search import selective_search
 
 
 @dataclass(frozen=True)
@@ -36,3 +46,70 @@ def agreement(found: Scores, reference: Scores) -> Agreement:
     difference = np.abs(found - reference)
     same = found.argmax(axis=1) == reference.argmax(axis=1)
     return Agreement(len(found), float(same.mean()), float(difference.mean()), float(difference.max()))
+
+
+LIST_SUFFIX = ".txt"
+
+
+def picture_paths(names: Sequence[str]) -> list[Path]:
+    """Return the pictures that `names` stand for: pictures, folders, patterns, and lists (.txt, a path a line).
+
+    The paths of a list are relative to its folder; no names stand for the bundled samples.
+    Raises: OSError when a list cannot be read, ValueError for a name without pictures.
+    """
+    found: list[str] = []
+    for name in names or [str(samples_folder())]:
+        path = Path(name)
+        if path.suffix.casefold() == LIST_SUFFIX and path.is_file():
+            listed = [str(path.parent / line) for _, line in read_list(path)]
+            if not listed:
+                raise ValueError(f"{path}: an empty list; give a path of a picture a line")
+            found += listed
+        else:
+            found.append(name)
+    pictures = []
+    for item in expand(found, sample_path, lambda text: None):
+        if isinstance(item, Problem):
+            raise ValueError(f"{item.name}: {item.reason}")
+        if not isinstance(item, Picture) or item.path is None:
+            raise ValueError(f"{item.name}: no picture file; give pictures, a folder or a list")
+        pictures.append(item.path)
+    return pictures
+
+
+def proposal_crops(
+    paths: Sequence[Path],
+    model: Model,
+    counts: tuple[int, ...],
+    seed: int,
+    advance: Callable[[int], None] = lambda steps: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[Crops, ...]:
+    """Return disjoint sets of about `counts` crops of random proposals, spread over the pictures: uint8 [N, S, S, 3].
+
+    More pictures than the largest count are drawn from; `advance` is called after each picture, `note` is told of one
+    that cannot be read. The same paths, counts and seed give the same crops.
+    Raises: ValueError where no picture has a proposal.
+    """
+    rng = np.random.default_rng(seed)
+    most = max(counts)
+    chosen = np.sort(rng.permutation(len(paths))[:most])
+    shares = np.cumsum([0, *(-(-count // max(len(chosen), 1)) for count in counts)])
+    scale = DetectOptions().superpixel_scale
+    parts: list[list[Crops]] = [[] for _ in counts]
+    for index in chosen.tolist():
+        try:
+            image = read_image(paths[index])
+        except ImageError as error:
+            note(f"{paths[index]}: {error.reason}; left out")
+        else:
+            boxes = selective_search(image, superpixel_scale=scale, seed=seed).boxes
+            drawn = rng.permutation(len(boxes))
+            for part, start, stop in zip(parts, shares, shares[1:], strict=False):
+                part.append(warp(image, boxes[drawn[start:stop]], model.size, model.fill))
+        advance(1)
+    empty = np.zeros((0, model.size, model.size, 3), np.uint8)
+    sets = tuple(np.concatenate([empty, *part])[:count] for part, count in zip(parts, counts, strict=True))
+    if not all(len(crops) for crops in sets):
+        raise ValueError("these pictures have too few proposals; give more or larger ones")
+    return sets

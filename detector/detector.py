@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from detector.box_moves import moved_boxes, suppressed_again
-from detector.context import CONTEXT_MODEL, in_context, whole_picture
 from detector.detections import Detections
 from detector.ensemble import RegionScores, check_heads, score_regions
 from detector.model import Model, find_model, split_size
 from detector.options import DetectOptions
-from detector.runtimes.classifier import Classifier, Targets, load_classifier
+from detector.postprocess import (
+    in_context,
+    moved_boxes,
+    objectness,
+    softened_per_class,
+    suppressed_again,
+    vote_per_class,
+    weighed,
+)
+from detector.runtimes.base import Classifier, Targets
+from detector.runtimes.load import load_classifier
 from detector.warp import warp
+from detector.whole_crops import CONTEXT_MODEL, whole_picture
 from proposals.boxes import Boxes, nms_per_class
 from proposals.images import Image, check_image
 from proposals.merging import merge
-from proposals.objectness import objectness, weighed
 from proposals.opencv import selective_search_opencv
 from proposals.types import Proposals
-from proposals.voting import softened_per_class, vote_per_class
 
 if TYPE_CHECKING:
     from detector.multibox import MultiBox

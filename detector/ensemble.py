@@ -14,7 +14,7 @@ import numpy as np
 
 from detector.classes import BACKGROUND
 from detector.model import Model
-from detector.runtimes.classifier import Classifier, Crops, Scores, Targets
+from detector.runtimes.base import Classifier, Crops, Scores, Targets
 from detector.warp import warp
 from proposals.boxes import Boxes
 from proposals.images import Image

@@ -5,25 +5,25 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detector.agreement import Agreement
-from detector.exported import IR, ONNX, TOLERANCES, check, compare, require_packages
+from detector.agreement import Agreement, agreement
 from detector.model import Model, file_digest, find_model
+from detector.runtimes.base import Crops, Scores
+from detector.runtimes.load import load_classifier
 from detector.weights import load_weights
 from proposals.console import Console, Parser, UsageError, run
 from proposals.files import check_folder
 
 if TYPE_CHECKING:
     import openvino as ov
-
-    from detector.runtimes.classifier import Crops
 
 PROGRAM = "python -m detector.export"
 DESCRIPTION = """\
@@ -44,6 +44,25 @@ exit status: 0 written and compared, 1 failed, 2 wrong usage"""
 
 CROPS = 48  # to compare on
 DYNAMIC = "dynamic"
+
+ONNX, IR = ".onnx", ".xml"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a file may be from our runtime: largest difference of a score, least share of equal top classes."""
+
+    largest: float
+    top: float
+
+
+TOLERANCES = {
+    "f32": Tolerance(1e-4, 0.99),
+    "bf16": Tolerance(0.05, 0.95),  # weights are rounded to 16 bits before they are rounded to bf16
+    "int8": Tolerance(0.2, 0.9),  # one level of 256 in an early layer moves scores; runtimes round ties differently
+}
 
 
 def export(model: Model, out: Path, precision: str = "f32", batch: int | None = None) -> None:
@@ -91,8 +110,8 @@ def _write_onnx(model: Model, path: Path, precision: str, batch: int | None) -> 
         )
     require_packages()
     from detector.networks.onnx_graph import onnx_scores_model
-    from detector.runtimes.classifier import DET, summed_leaves
-    from detector.runtimes.torch_runtime import load_network
+    from detector.runtimes.base import DET, summed_leaves
+    from detector.runtimes.torch import load_network
 
     weights = load_weights(model) if precision == "int8" else None
     proto = onnx_scores_model(model, load_network(model), summed_leaves(DET, model), batch, weights)
@@ -108,7 +127,7 @@ def _write_ir(model: Model, path: Path, precision: str, batch: int | None) -> No
     import openvino as ov
 
     from detector.networks.openvino_graph import scores_model
-    from detector.runtimes.classifier import DET, summed_leaves
+    from detector.runtimes.base import DET, summed_leaves
 
     graph = scores_model(model, load_weights(model), summed_leaves(DET, model), batch or 1, precision == "int8")
     if batch is None:
@@ -184,6 +203,91 @@ def check_target(out: Path) -> None:
         raise type(error)(f"cannot write {out}: {error.strerror}") from None
 
 
+def compare(model: Model, file: Path, precision: str, crops: Crops) -> Agreement:
+    """Return how far the scores of an exported file are from those of our own runtime.
+
+    Raises: ValueError for a file that cannot be run or takes other crops, OSError when it cannot be read.
+    """
+    reference = load_classifier(model, "auto", "cpu", precision, BATCH)(crops)
+    return agreement(run_file(file, crops, precision), reference)
+
+
+def check(result: Agreement, out: Path, precision: str) -> None:
+    """Raise ValueError when `result` is beyond the tolerance of `precision`."""
+    tolerance = TOLERANCES[precision]
+    if result.largest > tolerance.largest or result.top < tolerance.top:
+        raise ValueError(
+            f"{out}: differs from our runtime beyond the tolerance of {precision} ({tolerance.largest:g} at most, top "
+            f"class equal on {tolerance.top:.0%}); {result}"
+        )
+
+
+def require_packages() -> None:
+    """Raise ValueError where a package that ONNX files need is missing."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"ONNX files need {' and '.join(missing)}; pip install 'googlenet-rcnn[export]', or give .xml")
+
+
+def run_file(file: Path, crops: Crops, precision: str) -> Scores:
+    """Return the scores [N, 1 + classes] of an exported file, its batches of 1, 5 and 8 where it takes any.
+
+    Raises: ValueError for a file that cannot be run or takes other crops, OSError when it cannot be read.
+    """
+    with file.open("rb"):
+        pass
+    try:
+        shape, infer = (_onnx_session if file.suffix == ONNX else _ir_request)(file, precision)
+        if shape[1:] != crops.shape[1:]:
+            raise ValueError(f"{file}: takes {list(shape[1:])}, the model's crops are {list(crops.shape[1:])}")
+        parts, start = [], 0
+        for size in _sizes(shape[0], len(crops)):
+            batch = crops[start : start + size]
+            missing = (shape[0] or len(batch)) - len(batch)
+            filled = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), np.uint8)])
+            parts.append(infer(filled)[: len(batch)].copy())
+            start += size
+    except ValueError:
+        raise
+    except Exception as error:  # each runtime has exceptions of its own
+        raise ValueError(f"{file}: cannot be run: {str(error).strip().splitlines()[-1]}") from None
+    return np.concatenate(parts)
+
+
+def _sizes(batch: int, count: int) -> Iterator[int]:
+    """Yield sizes of batches that cover `count` crops: `batch`, or for 0 (any) 1, 5, 8, 8, ..."""
+    sizes = iter((1, 5))
+    while count > 0:
+        size = batch or next(sizes, BATCH)
+        yield size
+        count -= size
+
+
+Infer = tuple[tuple[int, ...], "Callable[[Crops], Scores]"]  # input shape, 0 for any; and what runs a batch
+
+
+def _onnx_session(file: Path, precision: str) -> Infer:
+    require_packages()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(file.read_bytes(), options, providers=["CPUExecutionProvider"])
+    (crops,) = session.get_inputs()
+    shape = tuple(side if isinstance(side, int) else 0 for side in crops.shape)
+    return shape, lambda batch: np.asarray(session.run(None, {crops.name: batch})[0], np.float32)
+
+
+def _ir_request(file: Path, precision: str) -> Infer:
+    from detector.runtimes.compiled import core
+
+    hint = "bf16" if precision == "bf16" else "f32"
+    compiled = core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    shape = compiled.input(0).get_partial_shape()
+    sides = tuple(0 if side.is_dynamic else side.get_length() for side in shape)
+    return sides, lambda batch: np.asarray(compiled(batch)[0], np.float32)
+
+
 def _batch(text: str) -> int | None:
     """Parse --batch."""
     if text == DYNAMIC:
@@ -226,7 +330,7 @@ def _main(argv: Sequence[str] | None) -> int:
     model = find_model(args.model)
     if args.size:
         model = replace(model, size=args.size)
-    from detector.proposal_crops import picture_paths, proposal_crops
+    from detector.agreement import picture_paths, proposal_crops
 
     console = Console(PROGRAM, args.quiet)
     (crops,) = proposal_crops(picture_paths([]), model, (CROPS,), args.seed)

@@ -19,9 +19,8 @@ from detector.export import check_target
 from detector.model import SOFTMAX, Model, find_model
 from detector.networks.inception_v3 import SHARED
 from detector.networks.layers import Conv, convolutions, cut_after
-from detector.runtimes.classifier import Crops
-from detector.weights import Weights, load_weights
-from detector.weights_writer import save_weights
+from detector.runtimes.base import Crops
+from detector.weights import Weights, load_weights, save_weights
 from proposals.console import Console, Parser, UsageError, run
 
 PROGRAM = "python -m detector.join"
@@ -109,7 +108,7 @@ def join(
     crops: uint8 [N, size, size, 3], on which the intervals of outputs are found that `base` has none for.
     Raises: ValueError for networks that do not share their layers; OSError.
     """
-    from detector.calibration import calibrate
+    from detector.quantize import calibrate
 
     check_shared(members)
     prefixes = [f"{number}/" if len(members) > 1 else "" for number in range(len(members))]
@@ -162,7 +161,7 @@ def _main(argv: Sequence[str] | None) -> int:
     members = [find_model(name) for name in args.members]
     base = replace(find_model(args.base), size=members[0].size)
     check_shared(members)
-    from detector.proposal_crops import picture_paths, proposal_crops
+    from detector.agreement import picture_paths, proposal_crops
 
     paths = picture_paths(args.pictures)
     with console.progress("proposals", min(len(paths), args.crops)) as advance:

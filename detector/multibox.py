@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from detector.model import Model, file_digest, find_model, model_names
 from detector.networks.layers import cut_after
-from detector.weights_writer import sorted_metadata
+from detector.weights import sorted_metadata
 from proposals.files import write_bytes_atomic
 from proposals.images import Image, check_image
 from proposals.multibox.decoding import WHOLE, decode_proposals, from_crop, merge_passes, unmirrored

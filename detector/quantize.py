@@ -1,4 +1,9 @@
-"""The command `python -m detector.quantize`: the intervals of an 8-bit run, found on crops of real proposals."""
+"""The command `python -m detector.quantize`: the intervals of an 8-bit run, found on crops of real proposals.
+
+The float network runs once over the crops; of every convolution's output a histogram is kept. The upper end of an
+interval is the one with the least squared error of rounding and clipping together (as Sung et al. 2015, arXiv
+1511.06488, section 3). ReLU outputs begin at 0.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from detector.agreement import Agreement, agreement
 from detector.export import check_target
 from detector.model import Model, file_digest, find_model
 from detector.networks.layers import has_lrn
-from detector.weights import load_weights
-from detector.weights_writer import model_metadata, sorted_metadata
+from detector.runtimes.base import Crops
+from detector.weights import load_weights, model_metadata, sorted_metadata
 from proposals.console import Console, Parser, UsageError, run
 from proposals.files import write_bytes_atomic
 
 if TYPE_CHECKING:
-    from detector.runtimes.classifier import Crops
+    import torch
 
 PROGRAM = "python -m detector.quantize"
 DESCRIPTION = """\
@@ -44,6 +50,87 @@ SUFFIX = ".safetensors"
 CROPS, HELD_OUT = 512, 256
 BATCH = 8
 LEAST_AGREEMENT = 0.9
+BINS = 2048
+STEPS = 255  # of 256 levels
+CANDIDATES = 128  # upper ends tried, evenly spaced
+SMALLEST = 1e-6  # upper end of an output that is always zero
+
+Doubles = npt.NDArray[np.float64]
+
+
+class Histogram:
+    """Counts of positive values in BINS bins of [0, top]; `top` doubles when a value lies beyond it."""
+
+    def __init__(self) -> None:
+        self.counts: Doubles = np.zeros(BINS)
+        self.top = 0.0
+        self.largest = 0.0
+
+    def add(self, values: torch.Tensor) -> None:
+        """Count the values above zero."""
+        import torch
+
+        largest = float(values.max())
+        if largest <= 0:
+            return
+        if not np.isfinite(largest):
+            raise ValueError("an output of the network is not a finite number on these crops; train it again")
+        self.largest = max(self.largest, largest)
+        self.top = self.top or largest
+        while self.top < largest:
+            self.top *= 2
+            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2)])
+        positive = values[values > 0].float()
+        self.counts += torch.histc(positive, BINS, 0, self.top).double().numpy()
+
+
+def best_end(counts: Doubles, top: float, largest: float) -> float:
+    """Return the upper end, `largest` at most, that rounds the values of a histogram with the least squared error.
+
+    counts: [BINS] of [0, top]; all in a bin count as its centre.
+    """
+    if largest <= 0:
+        return SMALLEST
+    centres = (np.arange(len(counts)) + 0.5) * (top / len(counts))
+    ends = largest * np.arange(1, CANDIDATES + 1) / CANDIDATES
+    step = ends[:, None] / STEPS
+    rounded = np.minimum(np.round(centres / step), STEPS) * step  # [CANDIDATES, BINS]
+    return float(ends[((rounded - centres) ** 2 @ counts).argmin()])
+
+
+def calibrate(
+    model: Model, crops: Crops, advance: Callable[[int], None] = lambda steps: None
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the interval float32 [2] of each convolution with ReLU, by name, found on `crops` [N, size, size, 3].
+
+    `advance` is called with the number of crops done. Raises: ValueError for damaged weights, or outputs that are not
+    finite; OSError when the weights cannot be read.
+    """
+    import torch
+
+    from detector.networks.torch_module import ConvReLU
+    from detector.runtimes.torch import load_network
+
+    network = load_network(model).eval().to(memory_format=torch.channels_last)
+    histograms: dict[str, Histogram] = {}
+
+    def count(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        assert isinstance(module, ConvReLU)
+        histograms[module.source].add(output)
+
+    for part in network.modules():
+        if isinstance(part, ConvReLU) and part.relu:
+            histograms[part.source] = Histogram()
+            part.register_forward_hook(count)
+    with torch.inference_mode():
+        for start in range(0, len(crops), BATCH):
+            batch = torch.from_numpy(crops[start : start + BATCH])
+            network((batch.permute(0, 3, 1, 2).float() - model.mean) / model.scale)
+            advance(len(batch))
+    return {
+        name: np.array([0, best_end(found.counts, found.top, found.largest)], np.float32)
+        for name, found in histograms.items()
+    }
 
 
 def quantized_file(
@@ -58,8 +145,6 @@ def quantized_file(
         raise ValueError(f"model '{model.name}' is defined by torch only, which has no 8-bit run; give a weights file")
     if has_lrn(model.layers):
         raise ValueError(f"{model.file}: OpenVINO's 8-bit runs with LRN are not reliable; train it with norm batch")
-    from detector.calibration import calibrate
-
     weights = load_weights(model)
     intervals = calibrate(model, crops, advance)
     arrays = {name: array for name, array in weights.arrays.items() if not name.endswith(".range")}
@@ -72,7 +157,7 @@ def quantized_file(
 
 def compare(quantized: Model, source: Model, crops: Crops) -> Agreement:
     """Return how far the 8-bit run of `quantized` is from the float32 run of `source` on `crops`."""
-    from detector.runtimes.classifier import load_classifier
+    from detector.runtimes.load import load_classifier
 
     reference = load_classifier(source, "openvino", "cpu", "f32", BATCH)(crops)
     return agreement(load_classifier(quantized, "openvino", "cpu", "int8", BATCH)(crops), reference)
@@ -167,7 +252,7 @@ def _main(argv: Sequence[str] | None) -> int:
         model = replace(model, size=args.size)
     if model.quantized:
         console.note(f"{model.name} has intervals already; they are replaced")
-    from detector.proposal_crops import picture_paths, proposal_crops
+    from detector.agreement import picture_paths, proposal_crops
 
     paths = picture_paths(args.pictures)
     if not args.pictures:

@@ -16,7 +16,7 @@ from proposals.console import Console, Parser, UsageError, run
 
 if TYPE_CHECKING:
     from detector.model import Model
-    from detector.runtimes.openvino_features import OpenVinoFeatures
+    from detector.runtimes.openvino import OpenVinoFeatures
     from detector.training.feature_cache import FeatureCache
     from detector.training.region_pool import RegionPool, Source
     from detector.training.views import Views
@@ -215,7 +215,7 @@ def _multibox(o: MultiBoxOptions, out: Path, console: Console) -> None:
     """Choose the views and train the heads on the trunk's outputs, which are kept where the views are few."""
     from detector.model import find_model
     from detector.networks.layers import cut_after
-    from detector.runtimes.openvino_features import OpenVinoFeatures
+    from detector.runtimes.openvino import OpenVinoFeatures
     from detector.training.grid_multibox import GridTask
     from detector.training.loop import train
     from detector.training.multibox import MultiBoxTask

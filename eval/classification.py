@@ -14,14 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from detector.crop_protocols import CROPS, protocol_crops
 from detector.datasets.ground_truth import Doubles, Longs
 from detector.ensemble import check_heads
 from detector.model import Model, find_model
 from detector.options import CHOICES, MAX_BATCH, MAX_CROP, MIN_CROP
 from detector.report import write_out
-from detector.runtimes.classifier import DET, IMAGENET, Crops, Scores, load_classifier
-from detector.runtimes.onnx_classifier import OnnxClassifier
+from detector.runtimes.base import DET, IMAGENET, Crops, Scores
+from detector.runtimes.load import load_classifier
+from detector.runtimes.onnx import OnnxClassifier
+from detector.whole_crops import CROPS, protocol_crops
 from eval.labelled import LabelledPictures, Labels, read_labelled
 from proposals.console import FAILED, Console, Parser, UsageError, run
 from proposals.images import ImageError, read_image

@@ -14,7 +14,7 @@ import numpy as np
 
 from detector.classes import BACKGROUND, IMAGENET_CLASSES, det_classes, leaf_matrix
 from detector.datasets.ground_truth import Longs
-from detector.runtimes.classifier import DET
+from detector.runtimes.base import DET
 from proposals.image_files import SUFFIXES, natural_key, read_list
 
 WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")  # n01440764_18.JPEG, ILSVRC2012_val_00000293_n01440764.JPEG

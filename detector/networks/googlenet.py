@@ -25,8 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detector.networks.costs import Cost, cost
-from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, GlobalAvgPool, Layer, MaxPool
+from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, Cost, GlobalAvgPool, Layer, MaxPool, cost
 
 NORMS = ("lrn", "batch")
 SIZE = 224  # side of the crops, section 5

@@ -70,7 +70,7 @@ def onnx_scores_model(
 ) -> onnx.ModelProto:
     """Return the graph `uint8 [batch, size, size, 3] -> float32 [batch, 1 + classes]`; batch None: any.
 
-    network: as `detector.runtimes.torch_runtime.load_network` returns it; quantized: the weights with the intervals of
+    network: as `detector.runtimes.torch.load_network` returns it; quantized: the weights with the intervals of
     an 8-bit run, None for float32.
     """
     import onnx

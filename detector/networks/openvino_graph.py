@@ -31,7 +31,6 @@ from detector.networks.layers import (
 from detector.weights import Weights, load_weights
 
 LEVELS = 256  # of an 8-bit quantization
-GRAPHS = 2  # raised when other graphs are built from the same weights: compiled ones in the cache are then of no use
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from detector.model import Model
-from detector.runtimes.classifier import DET, Scores, Targets, WriteCrops
+from detector.runtimes.base import DET, Scores, Targets, WriteCrops
 from detector.runtimes.cuda_crops import upload, warp_on_device
 from detector.runtimes.cuda_network import FixedBatch, compile_copy, fastest, fuse_relu, halve_weights, in_steps
 from detector.runtimes.cuda_nms import suppress
-from detector.runtimes.torch_runtime import TorchClassifier
+from detector.runtimes.torch import TorchClassifier
 from proposals.boxes import Boxes, Floats, Indices
 from proposals.images import Image
 

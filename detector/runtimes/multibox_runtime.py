@@ -12,10 +12,10 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from detector.model import Model, file_digest
-from detector.networks.costs import cost
+from detector.networks.layers import cost
 from detector.networks.openvino_graph import features_model
-from detector.runtimes.openvino_core import compiled_model
-from detector.runtimes.openvino_runtime import checked_precision
+from detector.runtimes.compiled import compiled_model
+from detector.runtimes.openvino import checked_precision
 from detector.weights import load_weights
 from proposals.multibox.coding import STD
 from proposals.multibox.decoding import GRID_NMS, NMS

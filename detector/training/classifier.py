@@ -16,9 +16,10 @@ from detector.classes import IMAGENET_CLASSES
 from detector.model import TRAINED, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
-from detector.networks.training_module import TrainingNetwork, fold, start_from, training_network
-from detector.runtimes.classifier import IMAGENET, Crops, Scores, load_classifier
-from detector.runtimes.onnx_classifier import OnnxClassifier
+from detector.networks.torch_module import TrainingNetwork, fold, start_from, training_network
+from detector.runtimes.base import IMAGENET, Crops, Scores
+from detector.runtimes.load import load_classifier
+from detector.runtimes.onnx import OnnxClassifier
 from detector.training.augmentation import centre_crop, mixup
 from detector.training.image_batches import ImageBatches
 from detector.training.image_sets import ImageSet
@@ -26,8 +27,7 @@ from detector.training.loop import Batch, Group
 from detector.training.options import ClassifierOptions, DistillOptions
 from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
-from detector.weights import load_weights
-from detector.weights_writer import save_weights
+from detector.weights import load_weights, save_weights
 from proposals.images import ImageError
 
 SHORT_SIDE = 256 / 224  # of a validated picture over the crop's, section 7's first scale

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from detector.model import Model, file_digest
 from detector.networks.layers import cut_after
-from detector.runtimes.classifier import DET, summed_leaves
-from detector.runtimes.openvino_features import OpenVinoFeatures
+from detector.runtimes.base import DET, summed_leaves
+from detector.runtimes.openvino import OpenVinoFeatures
 from detector.training.region_pool import RegionPool
 from detector.warp import warp
 from proposals.files import write_text_atomic

@@ -22,10 +22,10 @@ from detector.model import SVM, TRAINED, Model, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import Conv, Layer, convolutions, cut_after
-from detector.networks.torch_module import ConvReLU, copy_into
-from detector.networks.training_module import TrainingNetwork, fold, start_from, training_network
-from detector.runtimes.classifier import Classifier, load_classifier
-from detector.runtimes.openvino_features import OpenVinoFeatures
+from detector.networks.torch_module import ConvReLU, TrainingNetwork, copy_into, fold, start_from, training_network
+from detector.runtimes.base import Classifier
+from detector.runtimes.load import load_classifier
+from detector.runtimes.openvino import OpenVinoFeatures
 from detector.training.feature_cache import FeatureCache
 from detector.training.loop import Batch, Group
 from detector.training.mini_batches import Sampler
@@ -37,8 +37,7 @@ from detector.training.run_folder import RunFolder
 from detector.training.step_batches import step_batches
 from detector.training.temperature import fit_temperature, fold_temperature
 from detector.warp import warp
-from detector.weights import Weights, load_weights
-from detector.weights_writer import save_weights
+from detector.weights import Weights, load_weights, save_weights
 from proposals.files import write_text_atomic
 
 VALIDATED = 4096  # held-out regions that are looked at, half of them foreground

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from detector.model import Model
 from detector.multibox import MULTIBOX_FILE, save_multibox
-from detector.runtimes.openvino_features import OpenVinoFeatures
+from detector.runtimes.openvino import OpenVinoFeatures
 from detector.training.loop import Batch, Group
 from detector.training.options import MultiBoxOptions
 from detector.training.run_folder import RunFolder

@@ -21,8 +21,7 @@ from detector.training.head_options import BboxStageOptions, HeadOptions, SvmSta
 from detector.training.picture_features import PictureFeatures
 from detector.training.region_pool import IGNORED, RegionPool, Source
 from detector.training.svm_head import train_svms
-from detector.weights import load_weights
-from detector.weights_writer import save_weights
+from detector.weights import load_weights, save_weights
 
 Advance = Callable[[int], None]
 

@@ -11,32 +11,29 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from detector.box_moves import moved_boxes, suppressed_again
 from detector.cli import main as detect
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
 from detector.ensemble import score_regions
 from detector.model import Model, find_model
 from detector.options import DetectOptions
-from detector.runtimes.classifier import load_classifier
+from detector.postprocess import moved_boxes, suppressed_again, voted_boxes
 from detector.runtimes.cuda_crops import upload, warp_on_device
 from detector.runtimes.cuda_runtime import CudaClassifier
-from detector.runtimes.openvino_features import OpenVinoFeatures
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.runtimes.torch_runtime import TorchClassifier
+from detector.runtimes.load import load_classifier
+from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
+from detector.runtimes.torch import TorchClassifier
 from detector.train import main as train
 from detector.training.box_regression import BoxRegressionOptions, train_box_regressor
 from detector.training.feature_cache import fill_cache
 from detector.training.head_stages import picture_features
 from detector.training.region_pool import PoolOptions, build_pool, read_sources
 from detector.warp import warp
-from detector.weights import load_weights
-from detector.weights_writer import save_weights
+from detector.weights import load_weights, save_weights
 from proposals.boxes import as_boxes, iou
 from proposals.images import read_image
 from proposals.store import PictureProposals, ProposalStore, write_store
 from proposals.types import SELECTIVE_SEARCH, Proposals
-from proposals.voting import voted_boxes
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 HEAD = "Logits/Conv2d_1c_1x1"

@@ -10,15 +10,16 @@ import pytest
 
 from detector.classes import det_names
 from detector.cli import main
-from detector.context import CONTEXT_MODEL, LEAST, in_context, whole_picture
 from detector.detector import Detector
 from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
 from detector.options import DetectOptions
-from detector.runtimes.classifier import load_classifier
+from detector.postprocess import LEAST_SEEN, in_context
+from detector.runtimes.load import load_classifier
 from detector.samples import sample_path
-from detector.weights_writer import save_weights
+from detector.weights import save_weights
+from detector.whole_crops import CONTEXT_MODEL, whole_picture
 from proposals.images import read_image
 
 
@@ -45,7 +46,7 @@ def test_scores_in_context_by_hand() -> None:
     seen = np.array([[0.5, 0.02, 0.0], [0.5, 0.06, 0.0]], np.float32)  # means 0.5, 0.04 and, too little, 0
     found = in_context(scores, seen, 0.5)
     np.testing.assert_allclose(
-        found, [[0.5, 0.1, 0], [(0.25 * 0.5) ** 0.5, (0.0625 * 0.04) ** 0.5, LEAST**0.5]], rtol=1e-6
+        found, [[0.5, 0.1, 0], [(0.25 * 0.5) ** 0.5, (0.0625 * 0.04) ** 0.5, LEAST_SEEN**0.5]], rtol=1e-6
     )
     assert found.dtype == np.float32
     np.testing.assert_allclose(in_context(scores, seen, 0.0), scores)

@@ -9,7 +9,7 @@ from detector.detector import Detector
 from detector.ensemble import member_scores, score_regions
 from detector.model import find_model
 from detector.options import DetectOptions
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
+from detector.runtimes.openvino import OpenVinoClassifier
 from detector.samples import sample_path
 from detector.warp import warp
 from proposals.images import read_image

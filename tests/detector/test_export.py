@@ -7,19 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detector import export, exported
+from detector import export
 from detector.agreement import Agreement, agreement
-from detector.export import export_checked, main
-from detector.exported import check, run_file
+from detector.export import check, export_checked, main, run_file
 from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
-from detector.runtimes.openvino_core import core
-from detector.weights_writer import save_weights
+from detector.runtimes.compiled import core
+from detector.weights import save_weights
 
 SIZE = 80
 needs_onnx = pytest.mark.skipif(
-    any(exported.find_spec(name) is None for name in exported.PACKAGES), reason="the extra `export` is not installed"
+    any(export.find_spec(name) is None for name in export.PACKAGES), reason="the extra `export` is not installed"
 )
 
 
@@ -122,7 +121,7 @@ def test_bf16_weights_take_half_the_room(leaves, crops, tmp_path):
 def test_what_differs_is_not_kept_and_the_old_file_stays(leaves, crops, tmp_path, monkeypatch):
     out = tmp_path / "a.xml"
     out.write_text("old")
-    monkeypatch.setitem(exported.TOLERANCES, "f32", exported.Tolerance(-1, 1))
+    monkeypatch.setitem(export.TOLERANCES, "f32", export.Tolerance(-1, 1))
     with pytest.raises(ValueError, match=r"a\.xml: differs from our runtime beyond the tolerance of f32"):
         export_checked(leaves, out, "f32", None, crops)
     assert out.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["a.xml"]
@@ -132,9 +131,9 @@ def test_another_networks_file_fails_the_check(leaves, own, crops, tmp_path):
     out = tmp_path / "a.xml"
     export.export(own, out)
     with pytest.raises(ValueError, match="beyond the tolerance of f32"):
-        check(exported.compare(leaves, out, "f32", crops), out, "f32")
+        check(export.compare(leaves, out, "f32", crops), out, "f32")
     with pytest.raises(ValueError, match=r"takes \[80, 80, 3\], the model's crops are \[96, 96, 3\]"):
-        exported.compare(replace(leaves, size=96), out, "f32", np.zeros((1, 96, 96, 3), np.uint8))
+        export.compare(replace(leaves, size=96), out, "f32", np.zeros((1, 96, 96, 3), np.uint8))
 
 
 def test_agreement_by_hand():

@@ -6,9 +6,8 @@ from math import nan
 import pytest
 import torch
 
-from detector.networks.costs import Cost, cost
 from detector.networks.googlenet import TABLE_1, googlenet, row_costs, stages
-from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, MaxPool, convolutions
+from detector.networks.layers import LRN, Auxiliary, AvgPool, Branches, Conv, Cost, MaxPool, convolutions, cost
 from detector.networks.torch_module import torch_network
 
 # weights, biases and multiply-adds of each row that has any, worked by hand from the channels of Table 1

@@ -13,10 +13,9 @@ from detector.join import check_shared, join, main, shared_arrays
 from detector.model import Model, find_model
 from detector.networks.inception_v3 import INCEPTION_V3, SHARED, inception_v3
 from detector.networks.layers import convolutions, cut_after
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
+from detector.runtimes.openvino import OpenVinoClassifier
 from detector.samples import sample_path, samples_folder
-from detector.weights import Weights, load_weights
-from detector.weights_writer import save_weights
+from detector.weights import Weights, load_weights, save_weights
 from proposals.images import read_image
 
 SIZE = 96

@@ -30,13 +30,11 @@ from detector.multibox import (
 )
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
-from detector.networks.torch_module import load_into, torch_network
-from detector.networks.training_module import fold, training_network
+from detector.networks.torch_module import fold, load_into, torch_network, training_network
 from detector.options import DetectOptions
 from detector.runtimes.multibox_runtime import MultiBoxNetwork
 from detector.samples import sample_path, samples_folder
-from detector.weights import load_weights
-from detector.weights_writer import save_weights
+from detector.weights import load_weights, save_weights
 from proposals.boxes import iou
 from proposals.images import read_image
 from proposals.merging import NEAR_DUPLICATE

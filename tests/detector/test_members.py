@@ -15,32 +15,32 @@ from hypothesis.extra.numpy import arrays as array_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from detector import exported
+from detector import export
 from detector.export import export_checked
 from detector.join import eight_bits
 from detector.model import Model, find_model
-from detector.networks.costs import Cost, cost
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import INCEPTION_V3, SHARED, inception_v3
 from detector.networks.layers import (
     SMALLEST_SCORE,
     Branches,
     Conv,
+    Cost,
     GlobalAvgPool,
     MaxPool,
     Members,
     convolutions,
+    cost,
     cut_after,
     layer_name,
 )
 from detector.networks.torch_module import AveragedMembers, ConvReLU, torch_network
-from detector.runtimes.classifier import load_classifier
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.runtimes.torch_runtime import TorchClassifier
+from detector.runtimes.load import load_classifier
+from detector.runtimes.openvino import OpenVinoClassifier
+from detector.runtimes.torch import TorchClassifier
 from detector.samples import sample_path
 from detector.warp import warp
-from detector.weights import Weights, check_arrays, load_weights
-from detector.weights_writer import save_weights
+from detector.weights import Weights, check_arrays, load_weights, save_weights
 from proposals.images import read_image
 from proposals.selective.search import selective_search
 
@@ -315,7 +315,7 @@ def test_an_openvino_file_of_an_ensemble_takes_any_batch(ensemble: Model, tmp_pa
 
 
 @pytest.mark.skipif(
-    any(exported.find_spec(name) is None for name in exported.PACKAGES), reason="the extra `export` is not installed"
+    any(export.find_spec(name) is None for name in export.PACKAGES), reason="the extra `export` is not installed"
 )
 def test_an_onnx_graph_of_an_ensemble_gives_the_mean_too(ensemble: Model):
     """Of a network of one convolution and three classifiers, whose export is fast."""

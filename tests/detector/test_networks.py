@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from detector.networks.costs import cost
 from detector.networks.inception_v3 import INCEPTION_V3, MIN_SIZE, inception_v3
-from detector.networks.layers import Branches, Conv, convolutions
+from detector.networks.layers import Branches, Conv, convolutions, cost
 from detector.networks.torch_module import torch_network
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detector.classes import leaf_matrix
-from detector.runtimes.onnx_classifier import IMAGENET_MEAN, IMAGENET_STD, OnnxClassifier
+from detector.runtimes.onnx import IMAGENET_MEAN, IMAGENET_STD, OnnxClassifier
 from detector.samples import samples_folder
 from detector.training.classifier import open_teacher
 from eval.classification import main

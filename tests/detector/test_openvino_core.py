@@ -6,11 +6,11 @@ import threading
 
 import openvino as ov
 
-from detector.runtimes.openvino_core import core
+from detector.runtimes.compiled import core
 
 LET_GO_ELSEWHERE = """
 import os, signal, threading
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
+from detector.runtimes.openvino import OpenVinoClassifier
 from detector.model import find_model
 
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))

@@ -9,21 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from detector.calibration import calibrate
 from detector.classes import leaf_matrix
 from detector.model import Model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions, cut_after
 from detector.networks.openvino_graph import ends_model, features_model
-from detector.networks.torch_module import load_into, torch_network
-from detector.networks.training_module import fold, training_network
-from detector.runtimes.classifier import CPU_BATCH, IMAGENET, Crops
-from detector.runtimes.openvino_core import core
-from detector.runtimes.openvino_features import OpenVinoFeatures
-from detector.runtimes.openvino_requests import Requests
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.weights import load_weights
-from detector.weights_writer import save_weights
+from detector.networks.torch_module import fold, load_into, torch_network, training_network
+from detector.quantize import calibrate
+from detector.runtimes.base import CPU_BATCH, IMAGENET, Crops
+from detector.runtimes.compiled import core
+from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures, Requests
+from detector.weights import load_weights, save_weights
 
 SIZE, LAYER, CHANNELS, GRID = 96, "inception_4e", 208, 3  # 832 channels of width 1, pooled behind the module
 

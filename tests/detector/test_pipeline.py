@@ -15,11 +15,11 @@ from PIL import Image
 from detector.classes import det_names
 from detector.detector import Detector, Trace
 from detector.options import DetectOptions
+from detector.postprocess import softened_per_class, voted_boxes
 from detector.warp import warp
 from proposals.boxes import from_xywh, iou
 from proposals.opencv import selective_search_opencv
 from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
-from proposals.voting import softened_per_class, voted_boxes
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 

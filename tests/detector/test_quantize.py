@@ -11,18 +11,16 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from detector.calibration import BINS, STEPS, Histogram, best_end, calibrate
+from detector.agreement import picture_paths, proposal_crops
 from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
-from detector.networks.training_module import fold, training_network
-from detector.proposal_crops import picture_paths, proposal_crops
-from detector.quantize import main, quantize, quantized_file
-from detector.runtimes.classifier import load_classifier
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
+from detector.networks.torch_module import fold, training_network
+from detector.quantize import BINS, STEPS, Histogram, best_end, calibrate, main, quantize, quantized_file
+from detector.runtimes.load import load_classifier
+from detector.runtimes.openvino import OpenVinoClassifier
 from detector.samples import sample_path
-from detector.weights import load_weights
-from detector.weights_writer import save_weights, sorted_metadata
+from detector.weights import load_weights, save_weights, sorted_metadata
 
 SIZE = 80
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from detector.classes import det_names
 from detector.model import find_model
-from detector.runtimes import model_cache
-from detector.runtimes.classifier import load_classifier
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.runtimes.torch_runtime import TorchClassifier
+from detector.runtimes import compiled
+from detector.runtimes.load import load_classifier
+from detector.runtimes.openvino import OpenVinoClassifier
+from detector.runtimes.torch import TorchClassifier
 from detector.warp import warp
 from proposals.opencv import selective_search_opencv
 
@@ -103,7 +103,7 @@ def test_torchvision_model_needs_torch_and_says_so_when_offline(tmp_path):
     with pytest.raises(ValueError, match="runs in torch only; leave --runtime openvino out"):
         load_classifier(model, "openvino", "cpu", "f32", 8)
     code = (
-        "from detector.model import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
+        "from detector.model import find_model\nfrom detector.runtimes.torch import load_network\n"
         "try: load_network(find_model('torchvision_googlenet'))\nexcept ValueError as error: print(error)"
     )
     nowhere = {
@@ -124,7 +124,7 @@ def test_torchvision_weights_from_torchs_hub_folder_are_hash_checked(tmp_path):
     folder.mkdir(parents=True)
     (folder / GoogLeNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]).write_bytes(b"not weights")
     code = (
-        "from detector.model import find_model\nfrom detector.runtimes.torch_runtime import load_network\n"
+        "from detector.model import find_model\nfrom detector.runtimes.torch import load_network\n"
         "try: load_network(find_model('torchvision_googlenet'))\nexcept ValueError as error: print(error)"
     )
     nowhere = {
@@ -182,14 +182,14 @@ def test_works_on_after_a_failure_inside_a_call(crops):
 
 def test_cache_folder_is_private_and_optional(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert model_cache.cache_folder() == tmp_path / "googlenet-rcnn" / "openvino"
+    assert compiled.cache_folder() == tmp_path / "googlenet-rcnn" / "openvino"
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert model_cache.cache_folder() is None
+    assert compiled.cache_folder() is None
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", no_home)
-    assert model_cache.cache_folder() is None
+    assert compiled.cache_folder() is None
 
 
 def no_home():
@@ -198,7 +198,7 @@ def no_home():
 
 def test_cache_keeps_compiled_models_whole_and_few(tmp_path, monkeypatch, crops):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = model_cache.cache_folder()
+    folder = compiled.cache_folder()
     expected = OpenVinoClassifier(MODEL)(crops)
     (entry,) = folder.iterdir()
     np.testing.assert_array_equal(OpenVinoClassifier(MODEL)(crops), expected)
@@ -208,21 +208,21 @@ def test_cache_keeps_compiled_models_whole_and_few(tmp_path, monkeypatch, crops)
     entry.write_bytes(content)
     np.testing.assert_array_equal(OpenVinoClassifier(MODEL)(crops), expected)  # damaged: compiled again
     assert entry.read_bytes() != content
-    for number in range(model_cache.KEPT + 2):
-        model_cache.store(folder, model_cache.entry_name(number), b"compiled")
-    assert len(list(folder.iterdir())) == model_cache.KEPT
-    last = model_cache.entry_name(model_cache.KEPT + 1)
-    assert model_cache.load(folder, last) == b"compiled"
-    assert model_cache.load(folder, "none.model") is None and model_cache.load(None, last) is None
+    for number in range(compiled.KEPT + 2):
+        compiled.store_entry(folder, compiled.entry_name(number), b"compiled")
+    assert len(list(folder.iterdir())) == compiled.KEPT
+    last = compiled.entry_name(compiled.KEPT + 1)
+    assert compiled.load_entry(folder, last) == b"compiled"
+    assert compiled.load_entry(folder, "none.model") is None and compiled.load_entry(None, last) is None
 
 
 def test_the_cache_keeps_what_is_used(tmp_path):
     import os
 
-    names = [f"{i}.model" for i in range(model_cache.KEPT)]
+    names = [f"{i}.model" for i in range(compiled.KEPT)]
     for i, name in enumerate(names):
-        model_cache.store(tmp_path, name, b"x")
+        compiled.store_entry(tmp_path, name, b"x")
         os.utime(tmp_path / name, (i, i))
-    assert model_cache.load(tmp_path, names[0]) == b"x"  # the oldest, now the latest used
-    model_cache.store(tmp_path, "new.model", b"y")
+    assert compiled.load_entry(tmp_path, names[0]) == b"x"  # the oldest, now the latest used
+    compiled.store_entry(tmp_path, "new.model", b"y")
     assert {p.name for p in tmp_path.iterdir()} == {"new.model", *names} - {names[1]}

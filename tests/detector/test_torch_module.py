@@ -11,13 +11,19 @@ from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import LRN, Auxiliary, AvgPool, Conv, GlobalAvgPool, MaxPool
 from detector.networks.openvino_graph import scores_model
-from detector.networks.torch_module import ConvReLU, load_into, torch_network
-from detector.networks.training_module import AuxiliaryHead, fold, start_from, training_network
-from detector.runtimes.classifier import summed_leaves
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.runtimes.torch_runtime import TorchClassifier
-from detector.weights import Weights
-from detector.weights_writer import save_weights
+from detector.networks.torch_module import (
+    AuxiliaryHead,
+    ConvReLU,
+    fold,
+    load_into,
+    start_from,
+    torch_network,
+    training_network,
+)
+from detector.runtimes.base import summed_leaves
+from detector.runtimes.openvino import OpenVinoClassifier
+from detector.runtimes.torch import TorchClassifier
+from detector.weights import Weights, save_weights
 
 INPUT = {"mean": 127.5, "scale": 60.0}
 
@@ -245,7 +251,7 @@ def test_pools_by_hand():
 
 def test_dropout_stands_right_before_the_classifiers():
     from detector.networks.googlenet import AUXILIARY_DROPOUT, DROPOUT, googlenet
-    from detector.networks.training_module import AuxiliaryHead, training_network
+    from detector.networks.torch_module import AuxiliaryHead, training_network
 
     assert (DROPOUT, AUXILIARY_DROPOUT) == (0.4, 0.7)  # section 5
     network = training_network(googlenet(5, "batch", 0.25, aux=True)).train()

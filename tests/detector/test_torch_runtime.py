@@ -18,7 +18,7 @@ from detector.networks.layers import LRN, Branches, Conv, GlobalAvgPool, MaxPool
 from detector.networks.torch_module import ConvReLU, torch_network
 from detector.runtimes.cuda_network import FusedConvReLU, fastest, fuse_relu, halve_weights, in_steps
 from detector.runtimes.cuda_runtime import CudaClassifier, score_regions
-from detector.runtimes.torch_runtime import TorchClassifier
+from detector.runtimes.torch import TorchClassifier
 from detector.warp import warp
 from proposals.boxes import as_boxes, nms_per_class
 

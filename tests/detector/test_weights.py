@@ -18,8 +18,7 @@ from detector.multibox import shipped_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import convolutions
-from detector.weights import Weights, load_weights
-from detector.weights_writer import save_weights
+from detector.weights import Weights, load_weights, save_weights
 
 SHIPPED = find_model("inception_v3")
 OWN = {"network": "inception_v3", "size": "128", "mean": "127.5", "scale": "127.5"}

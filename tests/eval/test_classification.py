@@ -12,9 +12,9 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from detector.classes import det_classes, leaf_matrix
-from detector.crop_protocols import protocol_crops
 from detector.model import find_model
-from detector.runtimes.classifier import load_classifier
+from detector.runtimes.load import load_classifier
+from detector.whole_crops import protocol_crops
 from eval.classification import classify, main, mean_scores, ranks, summary, wilson
 from eval.labelled import Labels, imagenet_classes, read_labelled
 from proposals.images import read_image

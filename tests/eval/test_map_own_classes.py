@@ -11,9 +11,9 @@ import pytest
 from detector.classes import det_names
 from detector.datasets.read import read_dataset
 from detector.networks.googlenet import googlenet
-from detector.networks.training_module import fold, training_network
+from detector.networks.torch_module import fold, training_network
 from detector.samples import samples_folder
-from detector.weights_writer import save_weights
+from detector.weights import save_weights
 from eval.map import main
 
 OWN = ("good boy", "tabby", "mug")

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 
-from detector.crop_protocols import protocol_crops
 from detector.training import augmentation
 from detector.training.augmentation import (
     EIGENVALUES,
@@ -33,6 +32,7 @@ from detector.training.augmentation import (
     random_area_box,
     resized,
 )
+from detector.whole_crops import protocol_crops
 from proposals.images import read_image
 
 ROOT = Path(__file__).parents[3]

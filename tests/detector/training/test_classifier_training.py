@@ -14,7 +14,8 @@ import torch
 from torch.nn import functional
 
 from detector.model import find_model
-from detector.runtimes.classifier import DET, load_classifier
+from detector.runtimes.base import DET
+from detector.runtimes.load import load_classifier
 from detector.train import main
 from detector.training.augmentation import centre_crop
 from detector.training.classifier import ClassifierTask, open_teacher

@@ -15,14 +15,14 @@ from detector.classes import det_classes
 from detector.model import Model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
-from detector.networks.training_module import TrainingNetwork, fold, training_network
+from detector.networks.torch_module import TrainingNetwork, fold, training_network
 from detector.training import feature_cache
 from detector.training.feature_cache import FeatureCache, fill_cache, mirrored_rows
 from detector.training.finetune import RegionBatches
 from detector.training.mini_batches import Sampler
 from detector.training.region_pool import RegionPool
 from detector.warp import warp
-from detector.weights_writer import save_weights
+from detector.weights import save_weights
 from proposals.images import read_image
 
 SAMPLES = Path(__file__).parents[3] / "samples"

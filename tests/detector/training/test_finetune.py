@@ -22,7 +22,7 @@ from detector.cli import main as detect
 from detector.datasets.read import read_dataset
 from detector.model import Model, find_model
 from detector.networks.googlenet import googlenet
-from detector.networks.training_module import fold, training_network
+from detector.networks.torch_module import fold, training_network
 from detector.train import main
 from detector.training.checkpoint import load_checkpoint
 from detector.training.feature_cache import fill_cache
@@ -31,8 +31,7 @@ from detector.training.options import FinetuneOptions
 from detector.training.region_pool import PoolOptions, RegionPool, build_pool, read_sources
 from detector.training.run_folder import read_log
 from detector.training.world import World
-from detector.weights import Weights, load_weights
-from detector.weights_writer import save_weights
+from detector.weights import Weights, load_weights, save_weights
 from proposals.store import PictureProposals, write_store
 from proposals.types import SELECTIVE_SEARCH, Proposals
 

@@ -20,8 +20,8 @@ from detector.model import Model, find_model
 from detector.multibox import MULTIBOX_FILE, MultiBox, load_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
-from detector.networks.training_module import fold, training_network
-from detector.runtimes.openvino_features import OpenVinoFeatures
+from detector.networks.torch_module import fold, training_network
+from detector.runtimes.openvino import OpenVinoFeatures
 from detector.samples import samples_folder
 from detector.train import main
 from detector.training.grid_multibox import GREY, GridSamples, GridTask
@@ -29,7 +29,7 @@ from detector.training.loop import Batch
 from detector.training.options import MultiBoxOptions
 from detector.training.run_folder import read_log
 from detector.training.views import Views, build_views, stretched
-from detector.weights_writer import save_weights
+from detector.weights import save_weights
 from proposals.boxes import as_boxes, iou
 from proposals.images import read_image
 from proposals.multibox.decoding import GRID_NMS, decode_proposals

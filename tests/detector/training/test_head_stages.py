@@ -18,15 +18,13 @@ from detector.cli import main as detect
 from detector.datasets.class_maps import AMBIGUOUS
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
-from detector.export import export_checked
-from detector.exported import run_file
+from detector.export import export_checked, run_file
 from detector.model import Model, find_model
 from detector.options import DetectOptions
 from detector.quantize import quantized_file
 from detector.runtimes.cuda_runtime import CudaClassifier
-from detector.runtimes.openvino_features import OpenVinoFeatures
-from detector.runtimes.openvino_runtime import OpenVinoClassifier
-from detector.runtimes.torch_runtime import TorchClassifier
+from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
+from detector.runtimes.torch import TorchClassifier
 from detector.train import main, read_config
 from detector.training.box_regression import BoxRegressionOptions
 from detector.training.feature_cache import fill_cache
@@ -35,8 +33,7 @@ from detector.training.head_stages import picture_features
 from detector.training.region_pool import IGNORED, PoolOptions, RegionPool, Source, build_pool, read_sources
 from detector.training.svm_head import SvmHead, SvmOptions, svm_margins, train_svms
 from detector.warp import warp
-from detector.weights import load_weights
-from detector.weights_writer import save_weights
+from detector.weights import load_weights, save_weights
 from proposals.images import read_image
 from proposals.store import PictureProposals, ProposalStore, write_store
 from proposals.types import SELECTIVE_SEARCH, Proposals

@@ -15,7 +15,7 @@ from detector.datasets.read import read_dataset
 from detector.model import Model, find_model
 from detector.multibox import MULTIBOX_FILE, MultiBox, load_multibox
 from detector.networks.googlenet import googlenet
-from detector.networks.training_module import fold, training_network
+from detector.networks.torch_module import fold, training_network
 from detector.samples import samples_folder
 from detector.train import main
 from detector.training.feature_cache import FeatureCache
@@ -23,7 +23,7 @@ from detector.training.multibox import FeatureRows, MultiBoxTask
 from detector.training.options import MultiBoxOptions
 from detector.training.run_folder import read_log
 from detector.training.views import Views, build_views
-from detector.weights_writer import save_weights
+from detector.weights import save_weights
 from proposals.boxes import iou
 from proposals.images import read_image
 from proposals.multibox.priors import kmeans_priors

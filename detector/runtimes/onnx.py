@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.classes import IMAGENET_CLASSES, leaf_matrix
-from detector.runtimes.classifier import DET, IMAGENET, Crops, Scores
+from detector.runtimes.base import DET, IMAGENET, Crops, Scores
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # torchvision's, on 0..255
 SIZE = 224  # crops of a file that takes any size

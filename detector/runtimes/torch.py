@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from detector.model import SVM, Model
 from detector.networks.torch_module import load_into, margin_scores, torch_network, with_targets
-from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
+from detector.runtimes.base import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
 from detector.weights import load_weights
 
 # torchvision's GoogLeNet takes ImageNet-normalised input and, with `transform_input`, turns it into (x - 0.5) / 0.5

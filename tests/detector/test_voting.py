@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from detector.postprocess import softened_per_class, vote_per_class, voted_boxes
 from proposals.boxes import as_boxes, iou
-from proposals.voting import softened_per_class, vote_per_class, voted_boxes
 
 CORNERS = arrays(np.float32, (6, 2, 2), elements=st.integers(0, 20).map(float))
 SCORES, SCORES_OF_NINE = (arrays(np.float32, count, elements=st.floats(0, 1, width=32)) for count in (6, 9))

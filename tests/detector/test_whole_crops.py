@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.crop_protocols import CROPS, in_proportion, protocol_crops
+from detector.whole_crops import CROPS, in_proportion, protocol_crops
 
 
 def coordinates(width, height):

@@ -1,6 +1,10 @@
-"""Networks on the CPU through OpenVINO: several streams, fixed batches, a cache of compiled models."""
+"""Networks on the CPU through OpenVINO: several streams, fixed batches, crops written where the network reads them."""
 
 from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,13 +12,13 @@ import openvino as ov
 
 from detector.model import Model, file_digest
 from detector.networks.layers import has_lrn
-from detector.networks.openvino_graph import scores_model
-from detector.runtimes.classifier import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
-from detector.runtimes.openvino_core import compiled_model, core
-from detector.runtimes.openvino_requests import Requests
+from detector.networks.openvino_graph import features_model, scores_model
+from detector.runtimes.base import CPU_BATCH, DET, Crops, Scores, Targets, WriteCrops, summed_leaves
+from detector.runtimes.compiled import compiled_model, core
 from detector.weights import load_weights
 
 PRECISIONS = ("f32", "bf16", "int8")
+Rows = npt.NDArray[np.floating]  # float16 takes half the room
 
 
 class OpenVinoClassifier:
@@ -72,6 +76,34 @@ class OpenVinoClassifier:
         )
 
 
+class OpenVinoFeatures:
+    """The first `cut` layers of `model`; `shape` is that of one crop's features, (C, H, W).
+
+    With several cuts, `shapes` has one for each.
+    """
+
+    def __init__(self, model: Model, cut: int | Sequence[int], precision: str = "auto", scores: bool = False) -> None:
+        """Compile them; scores: compute the network's own softmax scores too.
+
+        Raises: OSError when the weights cannot be read; ValueError when they are damaged, or have no such precision.
+        """
+        precision = checked_precision(model, precision)
+        self.precision, self.model = precision, model
+        graph = features_model(model, load_weights(model), cut, CPU_BATCH, precision == "int8", scores)
+        hint = "bf16" if precision == "bf16" else "f32"
+        options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": hint}
+        self._requests = Requests(core().compile_model(graph, "CPU", options))
+        self.shapes = self._requests.shapes
+        self.shape = self.shapes[0]
+
+    def run(self, count: int, write: WriteCrops, *rows: Rows) -> None:
+        """Fill `rows` from `count` crops that `write` makes.
+
+        They are the features [count, C, H, W] of each cut and, where they are computed, the scores [count, outputs].
+        """
+        self._requests.run(count, write, rows)
+
+
 def checked_precision(model: Model, precision: str) -> str:
     """Return f32, bf16 or int8; `auto`: int8 where the file holds intervals, else bf16 where the CPU has it, else f32.
 
@@ -117,3 +149,60 @@ def _compile(
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(f"OpenVINO cannot run {model.name} at {model.size} px: {reason}") from None
+
+
+class Requests:
+    """The inference requests of one compiled graph; may be used from several threads, which take turns.
+
+    Each crop's row does not depend on its batch or on the number of streams.
+    """
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        """The graph has one input uint8 [batch, size, size, 3]; each of its outputs is [batch, ...]."""
+        self.shapes: tuple[tuple[int, ...], ...] = tuple(tuple(output.shape)[1:] for output in compiled.outputs)
+        self.streams = int(compiled.get_property("NUM_STREAMS"))
+        # one request more than streams, so that none of them waits while crops are made and rows are copied
+        self._requests = [_Request(compiled) for _ in range(self.streams + 1)]
+        self._compiled = compiled  # must outlive its requests
+        self._turn = threading.Lock()
+
+    def run(self, count: int, write: WriteCrops, rows: Sequence[Rows]) -> None:
+        """Fill `rows`, an array [count, ...] for each output, from `count` crops that `write` makes, batch by batch."""
+        busy: deque[tuple[_Request, int]] = deque()  # oldest first
+        with self._turn:
+            idle = list(self._requests)
+            batch = len(idle[0].crops)
+            try:
+                for start in range(0, count, batch):
+                    if not idle:
+                        idle.append(_collected(busy, rows))
+                    request = idle.pop()
+                    stop = min(start + batch, count)
+                    write(start, stop, request.crops[: stop - start])  # rows beyond hold older crops; nobody reads them
+                    busy.append((request, start))  # before it runs: an interrupt in between must not leave it running
+                    request.run.start_async()
+                while busy:
+                    _collected(busy, rows)
+            finally:  # after an interrupt, the requests must be free for the next call
+                for request, _ in busy:
+                    request.run.wait()
+
+
+class _Request:
+    """An inference request and the array that is its input."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self.crops = np.zeros(tuple(compiled.input(0).shape), np.uint8)
+        self.run = compiled.create_infer_request()
+        self.run.set_input_tensor(ov.Tensor(self.crops, shared_memory=True))
+
+
+def _collected(busy: deque[tuple[_Request, int]], rows: Sequence[Rows]) -> _Request:
+    """Wait for the oldest request, copy its rows and return it."""
+    request, start = busy[0]
+    request.run.wait()
+    for number, target in enumerate(rows):
+        part = target[start : start + len(request.crops)]
+        part[:] = request.run.get_output_tensor(number).data[: len(part)]
+    busy.popleft()
+    return request

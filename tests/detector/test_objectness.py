@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from detector.postprocess import LEAST, objectness, weighed
 from proposals.boxes import as_boxes, iou
-from proposals.objectness import LEAST, objectness, weighed
 from proposals.types import MULTIBOX, Proposals, from_source
 
 CORNERS = arrays(np.float32, (6, 2, 2), elements=st.integers(0, 20).map(float))

@@ -1,7 +1,8 @@
-"""The crops of a whole picture that a classifier is tested on: 1, 10 or 144 (GoogLeNet, section 7 and Table 3).
+"""The crops of a whole picture: 1, 10 or 144 that a classifier is tested on (GoogLeNet, section 7 and Table 3).
 
 All numbers of the paper are for crops of 224 pixels. A network of another input size gets every one of them in
-proportion, rounded half up: with crops of 299 pixels the shorter side 256 becomes 342.
+proportion, rounded half up: with crops of 299 pixels the shorter side 256 becomes 342. The four views that tell a
+region's context are ours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from proposals.images import Image, check_image
 
 CROPS = (1, 10, 144)  # Table 3
+CONTEXT_MODEL = "inception_v3@299"  # the best classifier of whole pictures that ships (docs/models.md)
 PAPER_SIZE = 224
 SHORTER_SIDES = (256, 288, 320, 352)  # section 7: four scales
 KRIZHEVSKY_SIDE = SHORTER_SIDES[0]  # 1 and 10 crops: one scale, its centre square (Krizhevsky et al. 2012, section 4.1)
@@ -94,3 +96,13 @@ def _corners_and_centre(square: Image, size: int) -> list[Image]:
     room = len(square) - size
     corners = ((0, 0), (room, 0), (0, room), (room, room), (room // 2, room // 2))
     return [square[y : y + size, x : x + size] for x, y in corners]
+
+
+def whole_picture(image: Image, size: int) -> npt.NDArray[np.uint8]:
+    """Return the picture, its middle square, and both mirrored, stretched to a square: uint8 [4, size, size, 3]."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    x, y = (width - short) // 2, (height - short) // 2
+    middle = np.ascontiguousarray(image[y : y + short, x : x + short])
+    parts = [cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA) for part in (image, middle)]
+    return np.stack([*parts, *(part[:, ::-1] for part in parts)]).astype(np.uint8, copy=False)
