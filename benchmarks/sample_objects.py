@@ -16,7 +16,7 @@ from machine import machine
 
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
-from detector.options import DetectOptions, read_options
+from detector.options import DetectOptions
 from detector.samples import samples_folder
 from eval.detector_run import MIN_SCORE
 from proposals.boxes import iou
@@ -28,10 +28,10 @@ FITS = 0.5  # IoU
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a name or a weights file (default: that of configs/detect.toml)")
+    parser.add_argument("--model", help="a name or a weights file (default: that of detect)")
     parser.add_argument("--least", type=int, default=32, help="objects with a shorter side are left out (default: 32)")
     args = parser.parse_args()
-    o = read_options(DetectOptions)
+    o = DetectOptions()
     o = replace(o, model=args.model or o.model)
     detector = Detector(replace(o, threshold=MIN_SCORE))
     truth = read_dataset(samples_folder() / "annotations.json")

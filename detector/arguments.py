@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from detector.options import CHOICES, DetectOptions, read_options
+from detector.options import DetectOptions
 from detector.report import TABLE, write_out
 from proposals.console import WRONG_USAGE, UsageError, printable
 from proposals.files import check_folder
 from proposals.image_files import OUTPUT_MARK
+from proposals.options import add_options, read_options
+from proposals.options import options_of as given_options
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 FORMATS = (TABLE, "json", "csv", "coco", "ilsvrc", "voc", "yolo")
 MAX_PIXELS = 100_000_000
 DRAWN = "detected"  # folder for the drawings of a plain `detect image.jpg`
-DEFAULTS = "configs/detect.toml"
+FINDING = ("threshold", "nms", "top", "vote", "bbox")  # options of the first group; all others are of the second
 
 DESCRIPTION = """\
 Find the objects of 200 classes in pictures and videos: propose regions, crop
@@ -84,8 +86,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser; options that are not given are None, so that --config and configs/detect.toml decide."""
-    default = read_options(DetectOptions)
+    """Return the parser; options that are not given are None, so that --config and the defaults decide."""
     parser = _Parser(
         prog="detect",
         description=DESCRIPTION,
@@ -101,89 +102,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     finding = parser.add_argument_group("what is found")
-    finding.add_argument(
-        "--threshold", type=float, metavar="SCORE", help=f"lowest score shown, 0..1 (default: {default.threshold:g})"
-    )
-    finding.add_argument(
-        "--nms",
-        type=float,
-        metavar="IOU",
-        help=f"of two boxes of a class that overlap more, the better stays (default: {default.nms:g})",
-    )
-    finding.add_argument(
-        "--top", type=int, metavar="N", help=f"most boxes of a class in a picture (default: {default.top})"
-    )
-    finding.add_argument(
-        "--vote",
-        type=float,
-        metavar="IOU",
-        help="boxes that overlap a detection by so much vote on where it is, 0..1; 0: none, as the paper "
-        f"(default: {default.vote:g})",
-    )
-    finding.add_argument(
-        "--bbox",
-        action="store_const",
-        const=True,
-        help="move each box as the model's box regression says (R-CNN appendix C), for a model that has one",
-    )
+    add_options(finding, DetectOptions, FINDING)
     finding.add_argument(
         "--classes", metavar="LIST", help="only these, names or ids 1..200 with commas between (default: all)"
     )
 
     pipeline = parser.add_argument_group("how it is found")
-    pipeline.add_argument(
-        "--model",
-        metavar="NAME",
-        help="a model of --list-models, or a weights file; NAME@SIZE for crops of another size (default: "
-        f"{default.model})",
-    )
-    pipeline.add_argument(
-        "--ensemble", metavar="LIST", help="further models with commas between; scores are averaged over all"
-    )
-    pipeline.add_argument(
-        "--cascade",
-        type=float,
-        metavar="SCORE",
-        help="show regions that --model gives this background score, 0..1, or more to no further model (default: "
-        f"{default.cascade:g}, where 0 means show all to all)",
-    )
-    pipeline.add_argument("--exact", action="store_true", help="no cascade: every model sees every region")
-    pipeline.add_argument(
-        "--proposals",
-        choices=CHOICES["proposals"],
-        help=f"regions from Selective Search, MultiBox or both (default: {default.proposals})",
-    )
-    pipeline.add_argument(
-        "--objectness",
-        type=float,
-        metavar="WEIGHT",
-        help="of MultiBox's confidence in a score, from 0 to below 1 "
-        f"(default: {default.objectness:g}; 0: none, as the paper)",
-    )
-    pipeline.add_argument(
-        "--context",
-        type=float,
-        metavar="WEIGHT",
-        help="of what the picture as a whole shows in the score of a class, from 0 to below 1; try 0.2 with "
-        f"--threshold 0.2 (default: {default.context:g}: none, as the paper)",
-    )
-    pipeline.add_argument(
-        "--multibox", metavar="FILE", help="weights of MultiBox, a file or a run folder (default: those that ship)"
-    )
-    pipeline.add_argument("--device", choices=CHOICES["device"], help=f"(default: {default.device})")
-    pipeline.add_argument("--runtime", choices=CHOICES["runtime"], help=f"(default: {default.runtime})")
-    pipeline.add_argument(
-        "--crop-size", type=int, metavar="N", help="side of the crops in pixels, 75..640 (default: the model's own)"
-    )
-    pipeline.add_argument(
-        "--batch-size",
-        type=int,
-        metavar="N",
-        help=f"crops the network takes at once, 0 for what suits the device (default: {default.batch_size})",
-    )
-    pipeline.add_argument(
-        "--seed", type=int, metavar="N", help=f"of the ranking of the proposals (default: {default.seed})"
-    )
+    fields = (field.name for field in dataclasses.fields(DetectOptions))
+    add_options(pipeline, DetectOptions, [name for name in fields if name not in FINDING])
     pipeline.add_argument(
         "--config", metavar="FILE", type=Path, help="TOML file of these settings; options given here win"
     )
@@ -245,29 +171,22 @@ def options_of(args: argparse.Namespace) -> DetectOptions:
     if args.frames is not None and args.frames < 1:
         raise UsageError(f"--frames must be at least 1, got {args.frames}")
     try:
-        options = read_options(DetectOptions, args.config)
-        given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(options)}
-        options = dataclasses.replace(options, **{name: value for name, value in given.items() if value is not None})
+        base = read_options(DetectOptions, args.config)
     except OSError as error:
         raise UsageError(f"--config {args.config}: {error.strerror or error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if args.exact:
-        options = dataclasses.replace(options, cascade=0.0)
+    options = given_options(args, DetectOptions, base)
     if args.no_save and args.out is not None:
         raise UsageError("--no-save and --out exclude each other")
     if options.proposals != "ss":
         _check_multibox(options)
-    else:
-        for name in ("multibox", "objectness"):
-            if getattr(args, name):
-                raise UsageError(f"--{name} needs --proposals multibox or both")
-    _check_model(options.model, "--model " if args.model is not None else f"{args.config or DEFAULTS}: model ")
+    _check_model(options.model, "--model " if args.model is not None else f"{args.config}: model ")
     if options.bbox:
         _check_boxes(options.model)
     for name in options.ensemble.split(","):
         if name.strip():
-            _check_model(name.strip(), "--ensemble " if args.ensemble else f"{args.config or DEFAULTS}: ensemble ")
+            _check_model(name.strip(), "--ensemble " if args.ensemble else f"{args.config}: ensemble ")
     if args.classes is not None:
         args.classes = _labels(args.classes, options.model)
     if args.out is not None:

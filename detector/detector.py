@@ -57,7 +57,7 @@ class Detector:
     """The whole pipeline with its networks loaded; one object serves any number of pictures."""
 
     def __init__(self, options: DetectOptions | None = None) -> None:
-        """Load the network that `options` name (default: configs/detect.toml's).
+        """Load the network that `options` name (default: the defaults of DetectOptions).
 
         Raises: FileNotFoundError for an unknown model, ValueError for options that do not go together or damaged
         weights.

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detector.options import options_from
 from detector.training.head_options import BboxStageOptions, HeadOptions, SvmStageOptions
 from detector.training.options import ClassifierOptions, DistillOptions, FinetuneOptions, LoopOptions, MultiBoxOptions
 from proposals.console import Console, Parser, UsageError, run
+from proposals.options import options_from, read_table
 
 if TYPE_CHECKING:
     from detector.model import Model
@@ -62,12 +62,7 @@ def read_config(stage: str, path: Path, overrides: Sequence[str]) -> Any:
 
     Raises: UsageError for what is no KEY=VALUE; ValueError for an unknown key or a wrong value; OSError.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not valid TOML: {error}") from None
+    table = read_table(path)
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from detector.datasets.ground_truth import Doubles, Longs
 from detector.ensemble import check_heads
 from detector.model import Model, find_model
-from detector.options import CHOICES, MAX_BATCH, MAX_CROP, MIN_CROP
+from detector.options import DEVICES, MAX_BATCH, MAX_CROP, MIN_CROP, PRECISIONS, RUNTIMES
 from detector.report import write_out
 from detector.runtimes.base import DET, IMAGENET, Crops, Scores
 from detector.runtimes.load import load_classifier
@@ -206,8 +206,8 @@ def make_parser() -> Parser:
         metavar="X",
         help="softmax of X times the logits over their standard deviation; 0, the default: plain softmax",
     )
-    for name in ("device", "runtime", "precision"):
-        parser.add_argument(f"--{name}", choices=CHOICES[name], default="auto", help="(default: auto)")
+    for name, choices in (("device", DEVICES), ("runtime", RUNTIMES), ("precision", PRECISIONS)):
+        parser.add_argument(f"--{name}", choices=choices, default="auto", help="(default: auto)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="crops a step (default: 8)")
     parser.add_argument("--per-class", action="store_true", help="the errors of each class too, worst first")
     parser.add_argument("--json", action="store_true", help="print JSON")

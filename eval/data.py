@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.options import read_options
 from eval.protocols import PROTOCOLS
 from proposals.console import UsageError
+from proposals.options import read_options
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
@@ -24,7 +24,7 @@ FORMATS = (AUTO, "ilsvrc", "voc", "coco", "yolo")
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """The data set and the protocol (configs/eval.toml holds the defaults)."""
+    """The data set and the protocol."""
 
     data: str = ""  # empty: the bundled samples
     format: str = AUTO
@@ -49,13 +49,13 @@ def add_data_arguments(parser: argparse.ArgumentParser, otherwise: str = "defaul
     )
     data.add_argument("--format", choices=FORMATS, help="of the data (default: auto)")
     data.add_argument("--split", metavar="NAME", help="val (default), val1, val2, val2_mini, train, ...")
-    data.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these settings, as configs/eval.toml")
+    data.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these settings")
 
 
 def eval_options(args: argparse.Namespace) -> EvalOptions:
     """Return the options of the TOML file, those given on the command line put over them; raise UsageError."""
     try:
-        options = read_options(EvalOptions, args.config, "eval.toml")
+        options = read_options(EvalOptions, args.config)
         given = {name: getattr(args, name) for name in asdict(options) if getattr(args, name, None) is not None}
         return replace(options, **given)
     except OSError as error:

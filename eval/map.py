@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector import __version__
-from detector.options import DetectOptions, read_options
+from detector.options import DetectOptions
 from detector.report import write_out
 from eval.data import eval_options, open_data, protocol_of
 from eval.map_arguments import FEWER, MANY, PROGRAM, map_parser
 from proposals.console import FAILED, Console, UsageError, run
 from proposals.files import check_folder
+from proposals.options import read_options
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth

@@ -49,7 +49,7 @@ def map_parser() -> argparse.ArgumentParser:
         "--detect-config",
         type=Path,
         metavar="FILE",
-        help="TOML file of the detector's settings: multibox, objectness, vote, ... (keys of configs/detect.toml)",
+        help="TOML file of the detector's settings: multibox, objectness, vote, ... (docs/options.md)",
     )
     what.add_argument("--out", type=Path, metavar="FILE", help="Parquet file of the detector's predictions, resumable")
     score = parser.add_argument_group("score")

@@ -1,5 +1,6 @@
 """The documents: no placeholder left, every command and file that they name is there."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -28,3 +29,10 @@ def test_the_readme_has_both_lines():
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert "pip install -c constraints.txt . && detect samples/dog.jpg" in lines
     assert 'pip install -c constraints.txt -e ".[test]" && pytest' in lines
+
+
+def test_the_page_of_options_is_that_of_the_dataclasses():
+    spec = importlib.util.spec_from_file_location("options_document", ROOT / "scripts" / "options_document.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.PAGE.read_text(encoding="utf-8") == script.document(), "run python scripts/options_document.py"
