@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +18,7 @@ from detector.runtimes.base import Crops, Scores
 from detector.runtimes.load import load_classifier
 from detector.weights import load_weights
 from proposals.console import Console, Parser, UsageError, run
-from proposals.files import check_folder
+from proposals.files import NewFile, check_folder
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -71,7 +69,7 @@ def export(model: Model, out: Path, precision: str = "f32", batch: int | None = 
     Raises: ValueError for a combination that does not exist, missing packages or damaged weights; OSError when the
     file cannot be written. An earlier file of that name stays as it is then.
     """
-    with _temporary(out) as temporary:
+    with _new(out) as temporary:
         _write(model, temporary, precision, batch)
 
 
@@ -80,7 +78,7 @@ def export_checked(model: Model, out: Path, precision: str, batch: int | None, c
 
     Raises: what `export` raises; ValueError when it differs by more than `TOLERANCES` says.
     """
-    with _temporary(out) as temporary:
+    with _new(out) as temporary:
         _write(model, temporary, precision, batch)
         result = compare(model, temporary, precision, crops)
         check(result, out, precision)
@@ -170,25 +168,12 @@ def notes(model: Model, precision: str) -> dict[str, str]:
     }
 
 
-@contextmanager
-def _temporary(out: Path) -> Iterator[Path]:
-    """Yield a name beside `out` to write to; rename it, with the .bin of an .xml, if nothing is raised."""
+def _new(out: Path) -> NewFile:
+    """Return the file to write, with the .bin of an .xml. Raises: ValueError for another suffix; OSError."""
     if out.suffix not in (ONNX, IR):
         raise ValueError(f"{out}: give a file name that ends in {ONNX} or {IR}")
     check_target(out)
-    temporary = out.with_name(f".{os.urandom(8).hex()}{out.suffix}")
-    parts = [".bin", IR] if out.suffix == IR else [ONNX]  # the .xml last: with it the model is there
-    try:
-        yield temporary
-        for suffix in parts:
-            temporary.with_suffix(suffix).replace(out.with_suffix(suffix))
-    except OSError as error:
-        if error.filename and str(error.filename).startswith(str(temporary.with_suffix(""))):
-            raise type(error)(f"cannot write {out}: {error.strerror}") from error
-        raise
-    finally:
-        for suffix in parts:
-            temporary.with_suffix(suffix).unlink(missing_ok=True)
+    return NewFile(out, (".bin",) if out.suffix == IR else ())
 
 
 def check_target(out: Path) -> None:

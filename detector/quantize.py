@@ -8,7 +8,6 @@ interval is the one with the least squared error of rounding and clipping togeth
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from detector.networks.layers import has_lrn
 from detector.runtimes.base import Crops
 from detector.weights import load_weights, model_metadata, sorted_metadata
 from proposals.console import Console, Parser, UsageError, run
-from proposals.files import write_bytes_atomic
+from proposals.files import NewFile
 
 if TYPE_CHECKING:
     import torch
@@ -178,15 +177,11 @@ def quantize(
     the share `least`; OSError when the file cannot be written.
     """
     content = quantized_file(model, crops, notes, advance)
-    temporary = out.with_name(f".{os.urandom(8).hex()}{SUFFIX}")
-    try:
-        write_bytes_atomic(temporary, content)
+    with NewFile(out) as temporary:
+        temporary.write_bytes(content)
         result = compare(find_model(str(temporary)), model, held_out)
         if result.top < least:
             raise ValueError(f"{out}: not written; the 8-bit run is too far from float32 ({result}); calibrate on more")
-        temporary.replace(out.resolve() if out.is_symlink() else out)
-    finally:
-        temporary.unlink(missing_ok=True)
     return result
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.arguments import DRAWN
 from detector.inputs import OutputNames, Picture, Video
 from detector.report import TABLE, Report
-from proposals.files import check_folder, write_text_atomic
+from proposals.files import NewFile, check_folder, write_text_atomic
 from proposals.image_files import OUTPUT_MARK
 
 if TYPE_CHECKING:
@@ -123,13 +122,10 @@ class _ResultFile:
     def __init__(self, path: Path, format: str) -> None:
         from detector.formats import stream_start
 
-        self._path = path.resolve() if path.is_symlink() else path
+        self._new = NewFile(path)
         self._format = format
         self._first = True
-        if self._path.exists() and not self._path.is_file():
-            raise OSError(f"cannot write {path}: it is a folder, device, pipe or socket; give the name of a file")
-        self._temporary = self._path.parent / f".{os.urandom(8).hex()}.tmp"
-        self._file = self._temporary.open("x", encoding="utf-8", newline="")
+        self._file = self._new.temporary.open("x", encoding="utf-8", newline="")
         self._file.write(stream_start(format))
 
     def add(self, detections: Detections, name: str, image_id: int) -> None:
@@ -142,17 +138,11 @@ class _ResultFile:
             self._file.write(text)
             self._file.flush()
         except OSError as error:
-            raise OSError(f"cannot write {self._path}: {error.strerror}; check that the disk has room") from error
+            raise OSError(f"cannot write {self._new.path}: {error.strerror}; check that the disk has room") from error
 
     def close(self) -> None:
         """End the document and give it its name. Raises: OSError."""
         from detector.formats import stream_end
 
-        try:
-            with self._file as file:
-                file.write(stream_end(self._format))
-            self._temporary.replace(self._path)
-        except OSError as error:
-            raise OSError(f"cannot write {self._path}: {error.strerror}; check that the disk has room") from error
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        with self._new, self._file as file:
+            file.write(stream_end(self._format))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from detector.inputs import Video
-from proposals.files import check_folder
+from proposals.files import NewFile, check_folder
 from proposals.images import Image, ImageError, check_file
 
 USUAL_RATE = 25.0  # frames a second, where a camera does not tell
@@ -172,10 +172,7 @@ class VideoWriter:
     def __init__(self, path: Path, rate: float) -> None:
         """Take the `path`, whose folder must exist, and the `rate` in frames a second. Raises: OSError."""
         check_folder(path.parent)
-        self._path = path.resolve() if path.is_symlink() else path
-        if self._path.exists() and not self._path.is_file():
-            raise OSError(f"cannot write {path}: it is a folder, device, pipe or socket; give the name of a file")
-        self._temporary = self._path.parent / f".{os.urandom(8).hex()}.tmp.mp4"  # the suffix chooses the container
+        self._file = NewFile(path)
         self._rate = _writable(rate)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -187,11 +184,11 @@ class VideoWriter:
             self._size = (image.shape[1], image.shape[0])
             mp4v = cv2.VideoWriter.fourcc(*"mp4v")
             with _silence():
-                writer = cv2.VideoWriter(str(self._temporary), cv2.CAP_FFMPEG, mp4v, self._rate, self._size)
+                writer = cv2.VideoWriter(str(self._file.temporary), cv2.CAP_FFMPEG, mp4v, self._rate, self._size)
             if not writer.isOpened():
-                self._temporary.unlink(missing_ok=True)
+                self._file.discard()
                 width, height = self._size
-                raise OSError(f"cannot write {self._path}: no MP4 of {width} x {height} can be made in this folder")
+                raise OSError(f"cannot write {self._file.path}: no MP4 of {width} x {height} can be made")
             self._writer = writer
         if (image.shape[1], image.shape[0]) != self._size:
             image = np.asarray(cv2.resize(image, self._size), np.uint8)
@@ -204,17 +201,15 @@ class VideoWriter:
             return
         self._writer.release()
         self._writer = None
-        try:
-            if self._written() != self._frames:  # OpenCV does not tell when the disk is full
-                raise OSError(f"cannot write {self._path}: the video is not whole; check that the disk has room")
-            self._temporary.replace(self._path)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        if self._written() != self._frames:  # OpenCV does not tell when the disk is full
+            self._file.discard()
+            raise OSError(f"cannot write {self._file.path}: the video is not whole; check that the disk has room")
+        self._file.keep()
 
     def _written(self) -> int:
         """Return the number of frames in the finished file."""
         with _silence():
-            capture = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
+            capture = cv2.VideoCapture(str(self._file.temporary), cv2.CAP_FFMPEG)
         try:
             return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         finally:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
+
+LONGEST_SUFFIX = 16  # a temporary name must not be longer than names may be
 
 
 def check_folder(folder: Path) -> None:
@@ -19,37 +22,75 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(errno.EACCES, "permission denied", str(folder))
 
 
-def write_bytes_atomic(path: str | Path, data: bytes, durable: bool = False) -> None:
-    """Write `data` to `path` through a temporary file in the same folder and a rename.
+class NewFile:
+    """A file that appears under its name whole or not at all: written as `temporary`, then renamed.
 
-    durable: wait until it is on the disk, so that a loss of power cannot take it.
-
-    Until the rename the old file stays as it is; on any failure the temporary file is removed.
-    Raises: OSError, of the class of the cause, naming `path`.
+    As a context manager it yields `temporary`, and keeps what was written there unless something is raised. Until then
+    an old file stays as it is. The temporary name lies in the same folder and has the same suffix.
     """
-    path = Path(path)
-    if path.is_symlink():
-        path = path.resolve()  # the link stays, its target is replaced
-    if path.exists() and not path.is_file():
-        if path.is_dir():
+
+    def __init__(self, path: str | Path, beside: tuple[str, ...] = ()) -> None:
+        """Choose the temporary name; make nothing. A link stays, and its target is replaced.
+
+        beside: suffixes of files that are written along with `temporary`, under its stem; they get their names first.
+        Raises: OSError where `path` is there and no file.
+        """
+        path = Path(path)
+        self.path = path.resolve() if path.is_symlink() else path
+        if self.path.is_dir():
             raise IsADirectoryError(f"cannot write {path}: it is a folder; give the name of a file")
-        raise OSError(f"cannot write {path}: it is a device, pipe or socket; give the name of a file")
-    temporary = path.parent / f".{os.urandom(8).hex()}.tmp"  # a name that nobody can foresee and occupy
-    try:
+        if self.path.exists() and not self.path.is_file():
+            raise OSError(f"cannot write {path}: it is a device, pipe or socket; give the name of a file")
+        suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
+        name = f".{os.urandom(8).hex()}.tmp{suffix}"  # that nobody can foresee and occupy
+        self.temporary = self.path.parent / name
+        self._beside = beside
+
+    def keep(self) -> None:
+        """Give the file its name. Raises: OSError, of the class of the cause, naming `path`."""
+        with self:
+            pass
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        for suffix in (*self._beside, self.temporary.suffix):
+            with suppress(OSError):  # the reason why it could not be written says more
+                self.temporary.with_suffix(suffix).unlink()
+
+    def __enter__(self) -> Path:
+        return self.temporary
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            with temporary.open("xb") as file:  # never over or through what is there; the mode of any new file
-                file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.replace(path)  # os.replace: also over an existing file
+            if error is None:
+                for suffix in (*self._beside, self.temporary.suffix):
+                    place = self.path if suffix == self.temporary.suffix else self.path.with_suffix(suffix)
+                    self.temporary.with_suffix(suffix).replace(place)  # os.replace: also over an existing file
+            elif isinstance(error, OSError):
+                raise error
+        except OSError as cause:
+            if cause.errno is None or not self._owns(cause.filename):
+                raise
+            reason = f"{cause.strerror or cause}; check that the folder exists, can be written and has room"
+            raise type(cause)(f"cannot write {self.path}: {reason}") from cause
         finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise type(error)(
-            f"cannot write {path}: {reason}; check that the folder exists, can be written and has room"
-        ) from error
+            self.discard()
+
+    def _owns(self, name: object) -> bool:
+        """Return whether an error that names this file, or none, comes from writing ours."""
+        return name is None or str(name).startswith(str(self.temporary.with_suffix("")))
+
+
+def write_bytes_atomic(path: str | Path, data: bytes, durable: bool = False) -> None:
+    """Write `data` to `path`, whole or not at all, as `NewFile` does.
+
+    durable: wait until it is on the disk, so that a loss of power cannot take it. Raises: OSError as there.
+    """
+    with NewFile(path) as temporary, temporary.open("xb") as file:  # never over what is there; any new file's mode
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:

@@ -44,6 +44,8 @@ class Parts:
             raise BlockingIOError(f"another run is writing {path}; wait for it, or end it") from None
         except OSError as error:
             raise OSError(error.errno, f"cannot write {self.folder}: {error.strerror}") from error
+        for left in self.folder.glob(".*.tmp*"):  # of a killed run
+            left.unlink()
         try:
             if path.exists():
                 self._take(path)
@@ -76,7 +78,9 @@ class Parts:
         if new:
             pictures = dict.fromkeys(picture for picture in order if picture in self._home)
             others = (picture for picture in self._home if picture not in pictures)
-            write_store(self.path, self._rows([*pictures, *others]), self._parameters)
+            whole = self.folder / self.path.name  # a killed run leaves nothing outside of the folder
+            write_store(whole, self._rows([*pictures, *others]), self._parameters)
+            whole.replace(self.path)
         self._whole = len(self._home)
         for part in self.folder.glob("part-*.parquet"):
             part.unlink()

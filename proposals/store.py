@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from proposals.files import NewFile
 from proposals.types import Proposals
 
 Parameters = Mapping[str, str | int | None]
@@ -172,7 +173,7 @@ class ProposalStore(Mapping[str, Proposals]):
 
 
 def write_store(path: Path, rows: Iterable[PictureProposals], parameters: Parameters) -> None:
-    """Write `rows`, which may be a stream, to `path` through a temporary file beside it and a rename.
+    """Write `rows`, which may be a stream, to `path`, whole or not at all.
 
     The same rows and parameters give the same bytes. Raises: OSError naming `path`; what was there stays.
     """
@@ -181,24 +182,15 @@ def write_store(path: Path, rows: Iterable[PictureProposals], parameters: Parame
         "proposals.parameters": _canonical(parameters),
         "proposals.fingerprint": fingerprint(parameters),
     }
-    temporary = path.with_name(f".{path.name}.tmp")  # one name, so that a killed run leaves no more than one
     rows = iter(rows)
-    try:
-        try:
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:
-                options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
-                schema = SCHEMA.with_metadata(metadata)
-                with pq.ParquetWriter(file, schema, write_page_checksum=True, **options) as writer:
-                    while group := list(islice(rows, PICTURES_A_GROUP)):
-                        writer.write_table(_table(group, schema))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror or error}") from error
+    with NewFile(path) as temporary, temporary.open("xb") as file:
+        options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+        schema = SCHEMA.with_metadata(metadata)
+        with pq.ParquetWriter(file, schema, write_page_checksum=True, **options) as writer:
+            while group := list(islice(rows, PICTURES_A_GROUP)):
+                writer.write_table(_table(group, schema))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _table(rows: Sequence[PictureProposals], schema: pa.Schema) -> pa.Table:

@@ -222,7 +222,7 @@ def test_rates_that_the_codec_cannot_tell_are_rounded(tmp_path: Path, rate: floa
 
 def test_video_that_cannot_be_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.mp4").mkdir()
-    with pytest.raises(OSError, match=r"x.mp4: it is a folder, device, pipe or socket"):
+    with pytest.raises(OSError, match=r"x.mp4: it is a folder"):
         VideoWriter(tmp_path / "x.mp4", 10)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="is no folder"):

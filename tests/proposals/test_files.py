@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proposals.files import check_folder, write_bytes_atomic, write_text_atomic
+from proposals.files import NewFile, check_folder, write_bytes_atomic, write_text_atomic
 
 
 def test_writes_bytes_and_text_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_lies_under_a_temporary_name_is_never_touched(tmp_path: Path) -> No
 def test_an_occupied_temporary_name_is_not_written_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "urandom", bytes)  # the name as if somebody had foreseen it
     (tmp_path / "victim").write_text("kept")
-    (tmp_path / f".{bytes(8).hex()}.tmp").symlink_to("victim")
+    (tmp_path / f".{bytes(8).hex()}.tmp.txt").symlink_to("victim")
     with pytest.raises(FileExistsError, match=r"cannot write .*a\.txt"):
         write_text_atomic(tmp_path / "a.txt", "a")
     assert (tmp_path / "victim").read_text() == "kept" and not (tmp_path / "a.txt").exists()
@@ -161,3 +161,23 @@ def test_devices_and_links_are_left_in_place(tmp_path):
     write_bytes_atomic(link, b"new")
     assert link.is_symlink() and target.read_bytes() == b"new" and pipe.is_fifo()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe", "target"]
+
+
+def test_files_that_are_written_together_get_their_names_together(tmp_path: Path) -> None:
+    with NewFile(tmp_path / "a.xml", (".bin",)) as temporary:
+        assert temporary.suffix == ".xml" and not (tmp_path / "a.bin").exists()
+        temporary.write_text("graph")
+        temporary.with_suffix(".bin").write_text("weights")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.xml": "graph", "a.bin": "weights"}
+
+
+def test_what_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(KeyboardInterrupt), NewFile(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(FileNotFoundError, match=r"'/nowhere/b'"), NewFile(tmp_path / "a") as temporary:
+        Path("/nowhere/b").read_text()  # not what we write, so its own words stay
+    with pytest.raises(FileNotFoundError, match=r"^cannot write .*a: No such file"):
+        NewFile(tmp_path / "a").keep()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
