@@ -24,7 +24,7 @@ from machine import machine
 
 from detector.classes import det_names
 from detector.datasets.ground_truth import GroundTruth
-from eval.bootstrap import bootstrap
+from eval.bootstrap import bootstrap_intervals
 from eval.errors.analysis import analyse
 from eval.predictions.readers import read_predictions
 from eval.predictions.table import Predictions
@@ -106,9 +106,9 @@ def ours(scale: float) -> None:
     with Meter() as meter:
         analyse(truth, predictions, evaluation)
     print(f"ours, error analysis\t{meter.seconds:.2f}\t{meter.megabytes:.0f}\t")
-    bootstrap(evaluation, truth, predictions, 1)
+    bootstrap_intervals(evaluation, truth, predictions, 1)
     with Meter() as meter:
-        bootstrap(evaluation, truth, predictions, 200)
+        bootstrap_intervals(evaluation, truth, predictions, 200)
     print(f"ours, 200 resamples\t{meter.seconds:.2f}\t{meter.megabytes:.0f}\t")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "predictions.txt"

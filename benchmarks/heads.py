@@ -28,8 +28,8 @@ from detector.ensemble import score_regions
 from detector.model import SVM, find_model
 from detector.options import DetectOptions
 from detector.runtimes.load import load_classifier
-from eval.bootstrap import bootstrap
-from eval.compare import compare
+from eval.bootstrap import bootstrap_intervals
+from eval.comparison import compare_predictions
 from eval.detector_run import evaluation_options
 from eval.predictions.table import Predictions
 from eval.protocols import PROTOCOLS, evaluate
@@ -93,8 +93,8 @@ def main() -> None:
     table: list[dict[str, object]] = []
     for side, own in predictions.items():
         evaluation = evaluate(args.protocol, truth, own)
-        low, high = bootstrap(evaluation, truth, own, RESAMPLES).mean
-        versus = compare(truth, predictions["softmax"], own, args.protocol, resamples=RESAMPLES)
+        low, high = bootstrap_intervals(evaluation, truth, own, RESAMPLES).mean
+        versus = compare_predictions(truth, predictions["softmax"], own, args.protocol, resamples=RESAMPLES)
         gain = f"{100 * versus.difference:+6.2f} ({100 * versus.interval[0]:+.2f} .. {100 * versus.interval[1]:+.2f})"
         print(f"{side:22}  {100 * evaluation.mean_ap:6.2f}  {100 * low:5.1f} .. {100 * high:4.1f}  {gain:>26}")
         ap = {truth.class_names[i - 1]: float(evaluation.ap[i - 1]) for i in evaluation.present.tolist()}

@@ -39,13 +39,14 @@ from detector.runtimes.load import load_classifier
 from detector.runtimes.openvino import Requests
 from detector.warp import warp
 from detector.whole_crops import CONTEXT_MODEL, whole_picture
-from eval.bootstrap import bootstrap
-from eval.compare import compare
+from eval.bootstrap import bootstrap_intervals
+from eval.comparison import compare_predictions
 from eval.detector_run import MIN_SCORE
-from eval.map_report import error_analysis, errors_as_text
+from eval.errors.analysis import analyse
 from eval.predictions.table import Predictions
 from eval.protocols import evaluate
 from eval.protocols.evaluation import TRUE_POSITIVE
+from eval.summary import errors_as_text
 from proposals.boxes import nms_per_class
 from proposals.images import read_image
 from proposals.merging import merge
@@ -258,10 +259,10 @@ def report(
         evaluation = evaluate("ilsvrc", truth, own)
         maps[side, method] = evaluation.mean_ap
         count = boxes.get(method, boxes[last]) / len(truth.names)
-        low, high = bootstrap(evaluation, truth, own, RESAMPLES).mean
+        low, high = bootstrap_intervals(evaluation, truth, own, RESAMPLES).mean
         right = evaluation.matches.outcome == TRUE_POSITIVE
         f1, at = best_f1(own.scores, right, int(evaluation.matches.positives.sum()))
-        versus = compare(truth, first, own, resamples=RESAMPLES)
+        versus = compare_predictions(truth, first, own, resamples=RESAMPLES)
         gain = f"{100 * versus.difference:+6.2f} ({100 * versus.interval[0]:+.2f} .. {100 * versus.interval[1]:+.2f})"
         print(
             f"{side[-34:]:34}  {method:30}  {count:6.0f}  {100 * evaluation.mean_ap:6.2f}  "
@@ -292,11 +293,11 @@ def report(
             if name == side and method not in boxes
         ]
         for text, a, b in pairs:
-            versus = compare(truth, a, b, resamples=RESAMPLES)
+            versus = compare_predictions(truth, a, b, resamples=RESAMPLES)
             low, high = (100 * end for end in versus.interval)
             print(f"{side}, {last}, {text}: {100 * versus.difference:+.2f} ({low:+.2f} .. {high:+.2f})")
         own = predictions[side, last]
-        print(errors_as_text(error_analysis(truth, own, evaluate("ilsvrc", truth, own), None, None)))
+        print(errors_as_text(analyse(truth, own, evaluate("ilsvrc", truth, own))))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from detector.model import find_model
 from detector.options import DetectOptions
 from detector.runtimes.openvino import OpenVinoClassifier
 from detector.warp import warp
-from eval.bootstrap import bootstrap
+from eval.bootstrap import bootstrap_intervals
 from eval.detector_run import MIN_SCORE
 from eval.predictions.table import Predictions
 from eval.protocols import evaluate
@@ -104,7 +104,7 @@ def main() -> None:
     for (size, precision), detections in found.items():
         predictions = Predictions.from_detections(detections)
         evaluation = evaluate("ilsvrc", truth, predictions)
-        low, high = bootstrap(evaluation, truth, predictions, RESAMPLES).mean
+        low, high = bootstrap_intervals(evaluation, truth, predictions, RESAMPLES).mean
         f1, score = best_f1(evaluation, predictions.scores)
         speed = regions / seconds[size, precision]
         print(f"{size:4}  {precision:9}  {evaluation.mean_ap:.4f}  {low:.4f} .. {high:.4f}", end="")

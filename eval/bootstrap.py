@@ -53,7 +53,7 @@ def resampled_map(evaluation: Evaluation, truth: GroundTruth, predictions: Predi
     return _mean(resampled_ap(evaluation, truth, predictions, weights))
 
 
-def bootstrap(
+def bootstrap_intervals(
     evaluation: Evaluation, truth: GroundTruth, predictions: Predictions, resamples: int, seed: int = 0
 ) -> Intervals:
     """Return 95 % intervals of mAP and of each AP, over resamples of the pictures."""

@@ -22,6 +22,15 @@ SAMPLES_WORD = "samples"  # --data samples
 FORMATS = (AUTO, "ilsvrc", "voc", "coco", "yolo")
 
 
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set: its ground truth, its title in outputs, and the protocol by which it is scored."""
+
+    truth: GroundTruth
+    title: str
+    protocol: str
+
+
 @dataclass(frozen=True)
 class EvalOptions:
     """The data set and the protocol."""
@@ -52,8 +61,25 @@ def add_data_arguments(parser: argparse.ArgumentParser, otherwise: str = "defaul
     data.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these settings")
 
 
+def add_score_arguments(parser: argparse.ArgumentParser, resamples: str) -> argparse._ArgumentGroup:
+    """Add --protocol, --iou, --resamples and --seed, and return their group; `resamples` says what the default is."""
+    score = parser.add_argument_group("score")
+    score.add_argument(
+        "--protocol",
+        choices=(AUTO, *PROTOCOLS),
+        help="(default: auto; ilsvrc for its 200 classes, voc10 for VOC, else coco)",
+    )
+    score.add_argument("--iou", type=float, metavar="T", help="threshold (default: the protocol's)")
+    score.add_argument("--resamples", type=int, metavar="N", help=f"of the bootstrap over pictures ({resamples})")
+    score.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
+    return score
+
+
 def eval_options(args: argparse.Namespace) -> EvalOptions:
-    """Return the options of the TOML file, those given on the command line put over them; raise UsageError."""
+    """Return the options of the TOML file, those of the command line put over them. Raises: UsageError."""
+    iou = getattr(args, "iou", None)
+    if iou is not None and not 0 < iou <= 1:
+        raise UsageError(f"--iou must lie above 0 and not above 1, got {iou:g}")
     try:
         options = read_options(EvalOptions, args.config)
         given = {name: getattr(args, name) for name in asdict(options) if getattr(args, name, None) is not None}
@@ -64,8 +90,8 @@ def eval_options(args: argparse.Namespace) -> EvalOptions:
         raise UsageError(str(error)) from error
 
 
-def open_data(options: EvalOptions) -> tuple[GroundTruth, str]:
-    """Return the data set and its title; the bundled samples where none is given.
+def open_data(options: EvalOptions) -> Data:
+    """Return the data set that the options name; the bundled samples where they name none.
 
     Raises: ValueError or OSError for what cannot be read, ValueError where there is no ground truth.
     """
@@ -74,15 +100,17 @@ def open_data(options: EvalOptions) -> tuple[GroundTruth, str]:
     if options.data in ("", SAMPLES_WORD):
         from detector.samples import samples_folder
 
-        return read_dataset(samples_folder() / "annotations.json", "coco"), SAMPLES
+        truth = read_dataset(samples_folder() / "annotations.json", "coco")
+        return Data(truth, SAMPLES, _protocol(options, truth))
     path = Path(options.data)
     truth = read_dataset(path, options.format, options.split)
     if not len(truth):
         raise ValueError(f"{options.data}: the split {options.split} has no ground truth; it cannot be scored here")
-    return truth, path.name if path.suffix.lower() == ".json" else f"{path.resolve().name} {options.split}"
+    title = path.name if path.suffix.lower() == ".json" else f"{path.resolve().name} {options.split}"
+    return Data(truth, title, _protocol(options, truth))
 
 
-def protocol_of(options: EvalOptions, truth: GroundTruth) -> str:
+def _protocol(options: EvalOptions, truth: GroundTruth) -> str:
     """Return the protocol that is asked for.
 
     Else ilsvrc for the 200 classes of ILSVRC DET, voc10 for the twenty of VOC or data in its format, coco for others.
@@ -99,6 +127,21 @@ def protocol_of(options: EvalOptions, truth: GroundTruth) -> str:
         return "voc10"
     format = options.format if options.format != AUTO else guess_format(Path(options.data))
     return {"ilsvrc": "ilsvrc", "voc": "voc10"}.get(format, "coco")
+
+
+def in_det_classes(data: Data) -> tuple[Data, tuple[str, ...]]:
+    """Return the data set in the 200 classes of ILSVRC DET, and notes; raise UsageError where they cannot be mapped."""
+    from detector.classes import det_names
+    from detector.datasets.class_maps import to_det
+
+    if data.truth.class_names == det_names():
+        return data, ()
+    try:
+        mapped = to_det(data.truth)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    counts = f"{len(mapped):,} of {len(data.truth):,} boxes have a counterpart"
+    return replace(data, truth=mapped), (f"the classes are mapped to the 200 of ILSVRC DET: {counts}",)
 
 
 def of_classes(truth: GroundTruth, predictions: Predictions, classes: Sequence[str]) -> tuple[GroundTruth, Predictions]:

@@ -1,36 +1,53 @@
-"""Running the detector over a data set, resumable, with what the analysis of misses needs to know."""
+"""A run of the detector over a data set: resumable, and with what the analysis of misses needs to know."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from detector import __version__
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.detector import Detector, Trace
+from detector.model import file_digest, find_model
+from detector.multibox import multibox_digest
 from detector.options import DetectOptions
-from eval.predictions.store import BEST_PROPOSAL, DETECTION, SCORED_PROPOSAL, SIDES, PredictionStore
-from eval.predictions.table import Predictions
-from proposals.boxes import Boxes, iou
+from detector.whole_crops import CONTEXT_MODEL
+from eval.predictions.store import (
+    BEST_PROPOSAL,
+    DETECTION,
+    SCORED_PROPOSAL,
+    Found,
+    Parameters,
+    PredictionStore,
+    truth_key,
+)
+from proposals.boxes import iou
 from proposals.console import Console
 from proposals.images import ImageError, read_image
 
 ENDS = 4096  # bytes of a picture's file at either end that its digest is made of
 MIN_SCORE = 0.01  # detections below add nothing to AP, and very many of them
+SHORT = 16  # digits of a digest in a key
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What a run found: the predictions, and for the analysis of misses, of each ground-truth box the best proposal
-    (by picture) and the best-scored proposal of its class that reaches it; None where these are not known.
-    """
+@dataclass(frozen=True)
+class Setup:
+    """How the detector runs: its options, and the key of its predictions: all that decides about them."""
 
-    predictions: Predictions
-    proposals: dict[int, Boxes] | None
-    scored: Predictions | None
+    options: DetectOptions
+    key: Parameters
+
+    @property
+    def description(self) -> str:
+        """The detector in a few words."""
+        weights = self.key[f"weights of {self.options.model}"]
+        return f"{self.options.model}, proposals {self.options.proposals}, weights {weights}"
 
 
 def evaluation_options(options: DetectOptions) -> DetectOptions:
@@ -38,14 +55,55 @@ def evaluation_options(options: DetectOptions) -> DetectOptions:
     return replace(options, threshold=MIN_SCORE)
 
 
-def detect_all(
+def setup(options: DetectOptions) -> Setup:
+    """Return how the detector runs with `options`.
+
+    The key holds the version of this product, every option, and a digest of every weights file that takes part: the
+    model, the members of the ensemble, MultiBox, the classifier of whole pictures. Raises: OSError, ValueError for a
+    model that is not there.
+    """
+    names = [options.model, *(name.strip() for name in options.ensemble.split(",") if name.strip())]
+    if options.context:
+        names.append(CONTEXT_MODEL)
+    digests = {}
+    for name in dict.fromkeys(names):
+        model = find_model(name)
+        digests[f"weights of {name}"] = file_digest(model)[:SHORT] if model.file else "downloaded"
+    if options.proposals != "ss":
+        digests["weights of MultiBox"] = multibox_digest(options.multibox)[:SHORT]
+    return Setup(options, {"version": __version__, **asdict(options), **digests})
+
+
+def default_file(setup: Setup, truth: GroundTruth, split: str) -> Path:
+    """Return the file of the predictions where none is named: another one for another key, picture or class."""
+    asked = json.dumps([setup.key, truth.names, truth.class_names], sort_keys=True)
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+    return Path("detected") / f"predictions-{Path(setup.options.model).stem}-{split}-{digest}.parquet"
+
+
+def detect(truth: GroundTruth, thresholds: Doubles, setup: Setup, path: Path, console: Console) -> tuple[Found, int]:
+    """Return what the detector finds on the pictures of `truth`, and how many of them could not be read.
+
+    thresholds: [N], the IoU that each ground-truth box asks for; path: the Parquet file of the predictions. Pictures
+    that are in it are not detected again; those that failed are tried again. Raises: ValueError where a data set has no
+    pictures, or the file is of another run; OSError where it cannot be written; what is finished is kept.
+    """
+    key, digests = truth_key(truth, thresholds), picture_digests(truth)
+    store = PredictionStore(path, setup.key, truth.class_names, key, digests)
+    with contextlib.closing(store):
+        for part in store.damaged:
+            console.notice(f"{part} was damaged and is thrown away; its pictures are computed again")
+        if not store.witnessed:
+            console.note(f"{path} was made with other boxes or thresholds; misses are told apart less finely")
+        failed = _detect_missing(truth, thresholds, setup.options, store, console)
+        store.finish()
+        return store.found(truth), failed
+
+
+def _detect_missing(
     truth: GroundTruth, thresholds: Doubles, options: DetectOptions, store: PredictionStore, console: Console
 ) -> int:
-    """Detect on every picture of `truth` that `store` lacks; return how many could not be read.
-
-    thresholds: [N], the IoU that each ground-truth box asks for. Raises: ValueError where a data set has no pictures,
-    OSError where the store cannot be written; what is finished is kept.
-    """
+    """Detect on every picture that `store` lacks; return how many could not be read."""
     missing = [i for i, name in enumerate(truth.names) if name not in store.done]
     if not missing:
         return 0
@@ -59,37 +117,35 @@ def detect_all(
     try:
         with console.progress("detect", len(missing)) as advance:
             for index in missing:
-                failed += not _detect_one(truth, index, thresholds, detector, store, console)
+                trace = _trace(detector, truth.paths[index])
+                if isinstance(trace, str):
+                    failed += 1
+                    name = truth.paths[index] or truth.names[index]
+                    console.notice(f"{name}: {trace}; counted as a picture without detections")
+                else:
+                    _keep(store, truth, index, thresholds, trace)
                 advance(1)
     finally:
         store.flush()
     return failed
 
 
-def _detect_one(
-    truth: GroundTruth,
-    index: int,
-    thresholds: Doubles,
-    detector: Detector,
-    store: PredictionStore,
-    console: Console,
-) -> bool:
-    """Detect on one picture; say what is wrong with one that fails, and return False."""
-    path = truth.paths[index]
+def _trace(detector: Detector, path: Path | None) -> Trace | str:
+    """Return what the detector makes of a picture, or why it cannot be read."""
     if path is None:
-        console.notice(f"{truth.names[index]}: no picture; counted as one without detections")
-        return False
+        return "no picture"
     try:
-        trace = detector.trace(read_image(path))
+        return detector.trace(read_image(path))
     except ImageError as error:
-        console.notice(f"{path}: {error.reason}; counted as a picture without detections")
-        return False
+        return error.reason
     except (MemoryError, ValueError) as error:
-        console.notice(f"{path}: {error or 'not enough memory'}; counted as a picture without detections")
-        return False
-    rows = truth.of_picture(index)
+        return str(error) or "not enough memory"
+
+
+def _keep(store: PredictionStore, truth: GroundTruth, index: int, thresholds: Doubles, trace: Trace) -> None:
+    """Keep the detections of a picture, and its witnesses."""
     found = trace.detections
-    best, scored, labels, scores = _witnesses(trace, truth, rows, thresholds)
+    best, scored, labels, scores = _witnesses(trace, truth, truth.of_picture(index), thresholds)
     store.add(
         truth.names[index],
         np.concatenate([found.labels, np.zeros(len(best), np.int64), labels]),
@@ -97,7 +153,6 @@ def _detect_one(
         np.concatenate([found.boxes, best, scored]),
         np.repeat([DETECTION, BEST_PROPOSAL, SCORED_PROPOSAL], [len(found), len(best), len(scored)]),
     )
-    return True
 
 
 def _witnesses(trace: Trace, truth: GroundTruth, rows: slice, thresholds: Doubles) -> tuple[Any, Any, Longs, Doubles]:
@@ -118,14 +173,6 @@ def _witnesses(trace: Trace, truth: GroundTruth, rows: slice, thresholds: Double
     )
 
 
-def truth_key(truth: GroundTruth, thresholds: Doubles) -> str:
-    """Return a digest of what the rows for the analysis depend on: the boxes, their classes and thresholds."""
-    digest = hashlib.sha256("\n".join(truth.names).encode("utf-8", "surrogateescape"))
-    for array in (truth.pictures, truth.labels, truth.boxes, thresholds):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def picture_digests(truth: GroundTruth) -> dict[str, str]:
     """Return a digest of the file of each picture by its name: of its size, its first and its last bytes."""
     return {name: _file_digest(path) for name, path in zip(truth.names, truth.paths, strict=True)}
@@ -144,28 +191,3 @@ def _file_digest(path: Path | None) -> str:
     except OSError:
         return ""  # said when the picture is to be read
     return digest.hexdigest()[:12]
-
-
-def found_in(table: Any, truth: GroundTruth, witnessed: bool) -> Found:
-    """Return what the rows of a `PredictionStore` hold, on the pictures of `truth`."""
-    names = table["picture"].cast("string").to_numpy(zero_copy_only=False)
-    index = {name: i for i, name in enumerate(truth.names)}
-    pictures = np.array([index.get(name, -1) for name in names], np.int32)
-    order = np.argsort(pictures, kind="stable")
-    order = order[pictures[order] >= 0]
-    pictures = pictures[order]
-    labels, scores, roles = (table[name].to_numpy()[order] for name in ("label", "score", "role"))
-    boxes = np.stack([table[side].to_numpy()[order] for side in SIDES], axis=1)
-
-    def of(role: int) -> Predictions:
-        own = roles == role
-        return Predictions(
-            pictures[own], labels[own].astype(np.int32), scores[own].astype(np.float64), boxes[own].astype(np.float64)
-        )
-
-    if not witnessed:
-        return Found(of(DETECTION), None, None)
-    own = roles == BEST_PROPOSAL
-    owners, starts = np.unique(pictures[own], return_index=True)
-    best = np.split(boxes[own], starts[1:])
-    return Found(of(DETECTION), dict(zip(owners.tolist(), best, strict=False)), of(SCORED_PROPOSAL))

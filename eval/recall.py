@@ -65,7 +65,8 @@ def _run(args: argparse.Namespace) -> int:
     options = eval_options(args)
     if not options.data:
         console.note("no --data: measured on the bundled samples, a handful of pictures; --data takes a data set")
-    truth, title = open_data(options)
+    data = open_data(options)
+    truth, title = data.truth, data.title
     found, failed = _measure(truth, args, counts, console)
     described = _described(args)
     if args.plot is not None:

@@ -1,39 +1,58 @@
-"""An evaluation as text and as JSON."""
+"""A scored data set in words: as text for a terminal, and as JSON."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
+from detector.datasets.ground_truth import Doubles, Flags, GroundTruth, Longs
 from eval.bootstrap import Intervals
+from eval.errors.analysis import Analysis
+from eval.predictions.table import Predictions
 from eval.protocols import title as protocol_title
 from eval.protocols.evaluation import NOT_COUNTED, TRUE_POSITIVE, Evaluation
 from proposals.console import printable
 
-if TYPE_CHECKING:
-    from eval.errors.analysis import Analysis
-
 SHOWN = 12  # classes at either end of the table, where it is not asked for whole
 
 
-def as_text(
-    evaluation: Evaluation, truth: GroundTruth, intervals: Intervals | None, title: str, per_class: bool = False
-) -> str:
-    """Return the summary for a terminal: mAP, median AP, and the classes by falling AP, all of them if `per_class`."""
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Predictions on a data set, their evaluation, and what else was found about them.
+
+    title: of the data set; notes: lines that change how the numbers are to be read.
+    """
+
+    title: str
+    truth: GroundTruth
+    predictions: Predictions
+    evaluation: Evaluation
+    intervals: Intervals | None = None
+    analysis: Analysis | None = None
+    notes: tuple[str, ...] = ()
+
+
+def as_text(scored: Scored, per_class: bool = False) -> str:
+    """Return the summary for a terminal: mAP, median AP, the classes by falling AP, and the errors if analysed.
+
+    per_class: all classes, not only both ends of the table.
+    """
+    evaluation, intervals, truth = scored.evaluation, scored.intervals, scored.truth
     matches, present = evaluation.matches, evaluation.present
     classes, objects = len(evaluation.class_names), int(matches.positives.sum())
     counted = int((matches.outcome != NOT_COUNTED).sum())
     lines = [
-        f"{protocol_title(evaluation)} on {printable(title)}",
+        f"{protocol_title(evaluation)} on {printable(scored.title)}",
         f"{len(truth.names):,} pictures, {objects:,} ground-truth boxes of {len(present):,} classes, "
         f"{counted:,} predictions",
         "",
     ]
+    errors = "" if scored.analysis is None else errors_as_text(scored.analysis)
     if not len(present):
-        return "\n".join([*lines, "no ground truth of these classes here, so there is no mean"]) + "\n"
+        return "\n".join([*lines, "no ground truth of these classes here, so there is no mean"]) + "\n" + errors
     if len(present) < classes:
         lines += [
             f"{classes - len(present):,} of the {classes:,} classes have no ground truth here; the means are over the "
@@ -47,6 +66,19 @@ def as_text(
         lines += [f"mAP over all {classes:<6}  {_percent(evaluation.mean_ap_all):>6} %"]
     lines += [f"{name:<20} {_percent(v):>6}{' %' * (v == v)}" for name, v in evaluation.metrics.items() if name != "AP"]
     lines += ["", *_table(evaluation, intervals, per_class)]
+    return "\n".join(lines) + "\n" + errors
+
+
+def errors_as_text(analysis: Analysis) -> str:
+    """Return the kinds of errors, how many there are, and what mAP would gain were all of a kind mended."""
+    lines = ["", f"{'errors':<28}  {'count':>9}  mAP gained if mended"]
+    for title, kinds, counts, gains in (
+        ("false positive", analysis.false_positive_kinds, analysis.false_positives, analysis.false_positive_map_gains),
+        ("missed", analysis.miss_kinds, analysis.misses, analysis.miss_map_gains),
+    ):
+        for kind, count, gain in zip(kinds, counts.sum(axis=0).tolist(), gains.tolist(), strict=True):
+            shown = f"{100 * gain:+.2f}" if np.isfinite(gain) else "-"
+            lines.append(f"{f'{title}: {kind}':<28}  {count:9,}  {shown:>6}")
     return "\n".join(lines) + "\n"
 
 
@@ -86,7 +118,7 @@ def class_rows(evaluation: Evaluation, intervals: Intervals | None) -> list[dict
     ]
 
 
-def _per_class(evaluation: Evaluation, chosen: np.typing.NDArray[np.bool_]) -> Longs:
+def _per_class(evaluation: Evaluation, chosen: Flags) -> Longs:
     """Return how many predictions of each class are `chosen` (by row)."""
     matches = evaluation.matches
     running = np.concatenate([[0], np.cumsum(chosen[matches.order])])
@@ -94,21 +126,15 @@ def _per_class(evaluation: Evaluation, chosen: np.typing.NDArray[np.bool_]) -> L
     return counts
 
 
-def as_json(
-    evaluation: Evaluation,
-    truth: GroundTruth,
-    intervals: Intervals | None,
-    title: str,
-    notes: list[str],
-    analysis: Analysis | None = None,
-) -> str:
+def as_json(scored: Scored) -> str:
     """Return the summary as one JSON object; what is not a number becomes null."""
+    evaluation, intervals, analysis = scored.evaluation, scored.intervals, scored.analysis
     matches = evaluation.matches
     document: dict[str, Any] = {
-        "data": title,
+        "data": scored.title,
         "protocol": evaluation.protocol,
         "iou": evaluation.iou,
-        "pictures": len(truth.names),
+        "pictures": len(scored.truth.names),
         "objects": int(matches.positives.sum()),
         "predictions": int((matches.outcome != NOT_COUNTED).sum()),
         "classes": len(evaluation.class_names),
@@ -120,7 +146,7 @@ def as_json(
         "metrics": evaluation.metrics,
         "resamples": intervals.resamples if intervals else 0,
         "per_class": class_rows(evaluation, intervals),
-        "notes": notes,
+        "notes": list(scored.notes),
     }
     if analysis is not None:
         document["errors"] = {

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 from detector.datasets.checks import read_text, real
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.formats import from_json, from_voc
+from eval.predictions import FORMATS
 from eval.predictions.columns import Columns, Named, joined, nothing, of_detections, placed
 from eval.predictions.table import Predictions
 
-FORMATS = ("ilsvrc", "coco", "csv", "parquet", "voc", "json")
 ILSVRC_COLUMNS = ("image_id", "class_id", "confidence", "xmin", "ymin", "xmax", "ymax")
 VOC_COLUMNS = ("picture", "confidence", "xmin", "ymin", "xmax", "ymax")
 COCO_FIELDS = ("image_id", "category_id", "bbox", "score")
@@ -315,7 +316,11 @@ def read_parquet(path: Path, truth: GroundTruth) -> Columns:
         raise ValueError(f"{path}: not a Parquet file, or a damaged one ({_arrow_reason(error)})") from None
     if "role" in table.column_names:  # what a run kept for the analysis is no prediction
         table = table.filter(np.equal(table["role"].to_numpy(), DETECTION))
-    return _from_table(path, table)
+    columns = _from_table(path, table)
+    names = (table.schema.metadata or {}).get(b"class_names")
+    if names is None or isinstance(columns.classes, Named):
+        return columns
+    return replace(columns, classes=Named(columns.classes - 1, json.loads(names)))  # of the run's classes
 
 
 def _from_table(path: Path, table: Any) -> Columns:

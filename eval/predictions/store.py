@@ -1,8 +1,8 @@
-"""Predictions in the making: parts that survive a kill, merged into one Parquet file at the end.
+"""Predictions of a run of the detector: parts that survive a kill, merged into one Parquet file at the end.
 
 A row is a prediction: picture (its name), label, score, x1, y1, x2, y2 (half-open), role. Roles beside DETECTION are
-kept for the analysis of misses: of each ground-truth box the best proposal, and the best-scored proposal of its class
-that reaches it. What was asked for, the class names and the finished pictures stand in the metadata of the schema.
+witnesses, kept for the analysis of misses: of each ground-truth box the best proposal, and the best-scored proposal of
+its class that reaches it. The key of the run, the class names and the finished pictures are metadata of the schema.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from detector.datasets.ground_truth import Doubles, Longs
+from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
+from eval.predictions.table import Predictions
+from proposals.boxes import Boxes
 from proposals.files import write_bytes_atomic
 from proposals.parts import locked
 
@@ -37,6 +40,19 @@ PART_PICTURES, PART_SECONDS = 64, 5.0  # a part is written when either is reache
 Parameters = Mapping[str, str | int | float]
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a run found: the predictions, and its witnesses, None where these are not known.
+
+    proposals: the best proposal of each ground-truth box, by picture 0..P-1; raw: the best-scored proposal of its class
+    that reaches it.
+    """
+
+    predictions: Predictions
+    proposals: Mapping[int, Boxes] | None = None
+    raw: Predictions | None = None
+
+
 class OtherRunError(ValueError):
     """A file of predictions that was made with other parameters than those asked for."""
 
@@ -45,7 +61,7 @@ class PredictionStore:
     """The predictions of one run on one data set: those in its file, and those in the folder FILE.parts beside it.
 
     `done`: the names of the finished pictures, with or without predictions. A part appears complete or not at all.
-    `witnessed`: whether the rows for the analysis are there; those of other ground truth or thresholds are left out.
+    `witnessed`: whether the witnesses are there; those of other ground truth or thresholds are left out.
     """
 
     def __init__(
@@ -58,8 +74,8 @@ class PredictionStore:
     ) -> None:
         """Take what earlier runs have left; `damaged` then names the parts that were thrown away.
 
-        `truth_key` stands for the ground truth and the thresholds that the rows for the analysis depend on; `digests`
-        for the pictures by name: one that has changed since is not taken as finished.
+        parameters: the key of the run; truth_key: of the ground truth and the thresholds that witnesses depend on;
+        digests: of the pictures by name, one that has changed since is not taken as finished.
 
         Raises: OtherRunError for other `parameters`; ValueError for a damaged `path`; BlockingIOError while another run
         writes it; OSError.
@@ -165,14 +181,16 @@ class PredictionStore:
         parts.append(pa.schema(COLUMNS).empty_table())
         return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 
+    def found(self, truth: GroundTruth) -> Found:
+        """Return what was found on the pictures of `truth`."""
+        return _found(self.table(), truth, self.witnessed)
+
     def finish(self) -> None:
         """Write all rows as one file, and remove the parts. Raises: OSError, the parts being kept."""
         self.flush()
         parts = list(self.folder.glob("*.parquet"))
         if parts or not self.path.exists():
-            key = (
-                self._truth_key if self.witnessed else ""
-            )  # rows for the analysis are there of all pictures, or of none
+            key = self._truth_key if self.witnessed else ""  # witnesses are there of all pictures, or of none
             _write(self.path, self._marked(self.table(), sorted(self.done), key))
         for part in parts:
             part.unlink()
@@ -194,12 +212,45 @@ class PredictionStore:
         )
 
 
-def is_witnessed(path: Path, truth_key: str) -> bool:
-    """Return whether a file of predictions is that of a run, with the rows that an analysis by `truth_key` needs."""
+def truth_key(truth: GroundTruth, thresholds: Doubles) -> str:
+    """Return a digest of what the rows for the analysis depend on: the boxes, their classes and thresholds."""
+    digest = hashlib.sha256("\n".join(truth.names).encode("utf-8", "surrogateescape"))
+    for array in (truth.pictures, truth.labels, truth.boxes, thresholds):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def read_run(path: Path, truth: GroundTruth, thresholds: Doubles) -> Found | None:
+    """Return what a run kept in a file, None for another file, or without witnesses of these boxes."""
     if path.suffix != ".parquet":
-        return False
+        return None
     schema = pq.read_schema(path)
-    return "role" in schema.names and (schema.metadata or {}).get(b"truth") == truth_key.encode()
+    if "role" not in schema.names or (schema.metadata or {}).get(b"truth") != truth_key(truth, thresholds).encode():
+        return None
+    return _found(pq.read_table(path), truth, witnessed=True)
+
+
+def _found(table: pa.Table, truth: GroundTruth, witnessed: bool) -> Found:
+    """Return the rows of a run on the pictures of `truth`."""
+    names = table["picture"].cast("string").to_numpy(zero_copy_only=False)
+    index = {name: i for i, name in enumerate(truth.names)}
+    pictures = np.array([index.get(name, -1) for name in names], np.int32)
+    order = np.argsort(pictures, kind="stable")
+    order = order[pictures[order] >= 0]
+    pictures = pictures[order]
+    labels, scores, roles = (table[name].to_numpy()[order] for name in ("label", "score", "role"))
+    boxes = np.stack([table[side].to_numpy()[order] for side in SIDES], axis=1)
+
+    def of(role: int) -> Predictions:
+        own = roles == role
+        return Predictions(pictures[own], labels[own], scores[own], boxes[own])
+
+    if not witnessed:
+        return Found(of(DETECTION))
+    own = roles == BEST_PROPOSAL
+    owners, starts = np.unique(pictures[own], return_index=True)
+    best = np.split(boxes[own], starts[1:])
+    return Found(of(DETECTION), dict(zip(owners.tolist(), best, strict=False)), of(SCORED_PROPOSAL))
 
 
 def _digest(names: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """The HTML report of an evaluation: one file that opens anywhere, with pictures, charts and tables in it."""
 
-from eval.report.content import RecallCurves, ReportContent
-from eval.report.html import write_report
+from eval.report.page import write_report
 
-__all__ = ["RecallCurves", "ReportContent", "write_report"]
+__all__ = ["write_report"]

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines told apart by dashes as well as by colour, and bars for table cells."""
+"""The lines of the charts: precision-recall curves and recall by IoU, as paths in the units of the drawing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.datasets.ground_truth import Doubles
-from eval.report.markup import Html, element, joined, number, percent
+from eval.protocols.evaluation import Evaluation
 
 LEFT, TOP, WIDTH, HEIGHT = 64, 40, 520, 340  # the plot inside the drawing, in its units; the text stands around it
 RIGHT, BOTTOM = 20, 68
 SLOTS = 8  # line styles in page.css besides that of the mean
+PERCENT_TICKS = tuple((step / 5, f"{20 * step}") for step in range(6))
+TABLE_RECALLS = (0.1, 0.25, 0.5, 0.75, 0.9)
+GRID = np.linspace(0, 1, 101)  # recalls at which the mean curve is taken
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,88 @@ class Axis:
     high: float
     ticks: tuple[tuple[float, str], ...]
 
+    def share(self, value: float | Doubles) -> float | Doubles:
+        """Return where values lie on the axis, 0 at `low`, 1 at `high`."""
+        return (value - self.low) / (self.high - self.low)
 
-PERCENT_TICKS = tuple((step / 5, f"{20 * step}") for step in range(6))
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart; style: "mean", "slot1" .. "slot8" of page.css, or "" for a line that is not shown."""
+
+    path: str
+    name: str
+    style: str
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of lines; `title` and `description` are what a screen reader says of it."""
+
+    id: str
+    title: str
+    description: str
+    across: Axis
+    up: Axis
+    lines: tuple[Line, ...]
+
+
+RECALL_AXIS = Axis("Recall, %", 0.0, 1.0, PERCENT_TICKS)
+PRECISION_AXIS = Axis("Precision, %", 0.0, 1.0, PERCENT_TICKS)
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Precision-recall curves: of some classes at first, the slot of each by label; and precision in a table.
+
+    rows: (name, precision at TABLE_RECALLS), the mean over the classes first.
+    """
+
+    chart: Chart
+    slots: dict[int, int]
+    rows: tuple[tuple[str, list[float]], ...]
+
+
+def precision_recall(evaluation: Evaluation, ranked: Sequence[int]) -> Curves:
+    """Return the curves of the labels `ranked`, best AP first: the best, the middle and the worst of them shown."""
+    names = evaluation.class_names
+    curves = {label: envelope(*evaluation.curve(label)) for label in ranked}
+    mean = np.mean([precision_at(curve, GRID) for curve in curves.values()], axis=0)
+    shown = dict.fromkeys((ranked[0], ranked[len(ranked) // 2], ranked[-1]))  # each once
+    slots = {label: slot for slot, label in enumerate(shown, 1)}
+    lines = [
+        Line(step_path(curve), names[label - 1], f"slot{slots[label]}" if label in slots else "", id=f"curve-{label}")
+        for label, curve in curves.items()
+    ]
+    lines.append(Line(line_path(GRID, mean, RECALL_AXIS, PRECISION_AXIS), "Mean over the classes", "mean"))
+    of_mean = [float(mean[round(100 * recall)]) for recall in TABLE_RECALLS]
+    said = "; ".join(
+        f"at recall {100 * recall:.0f} % {100 * value:.1f} %"
+        for recall, value in zip(TABLE_RECALLS, of_mean, strict=True)
+    )
+    chart = Chart(
+        "curves-chart",
+        "Precision-recall curves",
+        f"Mean precision over the classes: {said}. The table below has all classes.",
+        RECALL_AXIS,
+        PRECISION_AXIS,
+        tuple(lines),
+    )
+    at = np.array(TABLE_RECALLS)
+    rows = [(names[label - 1], precision_at(curve, at).tolist()) for label, curve in curves.items()]
+    return Curves(chart, slots, (("Mean over the classes", of_mean), *rows))
+
+
+def recall_chart(thresholds: Doubles, recall: Doubles, average: float) -> Chart:
+    """Return the chart of the recall [T] of proposals at rising IoU `thresholds` [T]."""
+    low, high = float(thresholds[0]), float(thresholds[-1])
+    across = Axis("IoU at least", low, high, tuple((v, f"{v:.2g}") for v in np.linspace(low, high, 6).tolist()))
+    up = Axis("Recall, %", 0.0, 1.0, PERCENT_TICKS)
+    name = "proposals of the detector"
+    lines = () if np.isnan(recall).any() else (Line(line_path(thresholds, recall, across, up), name, "slot1"),)
+    said = f"average recall of {name} {100 * average:.1f} %. The table below has the numbers."
+    return Chart("recall-chart", "Recall of the proposals by IoU", said, across, up, lines)
 
 
 def envelope(recall: Doubles, precision: Doubles) -> tuple[Doubles, Doubles]:
@@ -66,85 +149,11 @@ def step_path(curve: tuple[Doubles, Doubles]) -> str:
 
 def line_path(x: Doubles, y: Doubles, across: Axis, up: Axis) -> str:
     """Return the path through the points (x [K], y [K])."""
-    left = LEFT + WIDTH * (x - across.low) / (across.high - across.low)
-    top = TOP + HEIGHT * (1 - (y - up.low) / (up.high - up.low))
+    left, top = LEFT + WIDTH * np.asarray(across.share(x)), TOP + HEIGHT * (1 - np.asarray(up.share(y)))
     points = [f"{number(a)} {number(b)}" for a, b in zip(left.tolist(), top.tolist(), strict=True)]
     return "M" + "L".join(points)
 
 
-def line(path: str, name: str, style: str, identifier: str | None = None) -> Html:
-    """Return one line of a chart; `style` is "mean", "slot1" .. "slot8", or "" for a line that is not shown."""
-    classes = f"line shown {style}" if style else "line"
-    return element("path", element("title", name), d=path, class_=classes, id=identifier)
-
-
-def line_sample(style: str) -> Html:
-    """Return a short piece of a line for a legend."""
-    stroke = element("path", d="M1 6H43", class_=f"line shown {style}")
-    return element("svg", stroke, class_="sample", viewBox="0 0 44 12", width=44, height=12, aria_hidden="true")
-
-
-def chart(identifier: str, title: str, description: str, across: Axis, up: Axis, lines: Sequence[Html]) -> Html:
-    """Return a chart of lines with its axes; `title` and `description` are what a screen reader says of it."""
-    right, bottom = LEFT + WIDTH, TOP + HEIGHT
-    grid, texts = [], []
-    for value, text in up.ticks:
-        y = TOP + HEIGHT * (1 - (value - up.low) / (up.high - up.low))
-        grid.append(element("path", d=f"M{LEFT} {number(y)}H{right}"))
-        texts.append(element("text", text, x=LEFT - 10, y=y, class_="tick end"))
-    for value, text in across.ticks:
-        x = LEFT + WIDTH * (value - across.low) / (across.high - across.low)
-        grid.append(element("path", d=f"M{number(x)} {TOP}V{bottom}"))
-        texts.append(element("text", text, x=x, y=bottom + 24, class_="tick middle"))
-    texts += [
-        element("text", across.caption, x=LEFT + WIDTH / 2, y=bottom + 56, class_="axis middle"),
-        element("text", up.caption, x=LEFT, y=TOP - 16, class_="axis"),
-    ]
-    return element(
-        "svg",
-        element("title", title, id=f"{identifier}-title"),
-        element("desc", description, id=f"{identifier}-text"),
-        element("g", *grid, class_="grid"),
-        *lines,
-        element("g", *texts, class_="texts"),
-        id=identifier,
-        class_="chart",
-        viewBox=f"0 0 {right + RIGHT} {bottom + BOTTOM}",
-        role="img",
-        aria_labelledby=f"{identifier}-title {identifier}-text",
-    )
-
-
-def legend(entries: Sequence[tuple[str, Html]], identifier: str | None = None) -> Html:
-    """Return the legend of lines: (style, text) each."""
-    items = [element("li", line_sample(style), element("span", text)) for style, text in entries]
-    return element("ul", *items, class_="legend", id=identifier)
-
-
-def bar(share: float, interval: tuple[float, float] | None = None) -> Html:
-    """Return a bar of `share` 0..1 of its cell's width, with a whisker over an `interval`; nothing where nan."""
-    if not 0 <= share <= 1:
-        return Html("")
-    parts = [element("rect", class_="fill", width=100 * share, height=10)]
-    if interval is not None and interval[0] == interval[0] and interval[1] == interval[1]:
-        low, high = (100 * min(max(end, 0.0), 1.0) for end in interval)
-        parts.append(element("path", class_="whisker", d=f"M{number(low)} 5H{number(high)}"))
-    return element(
-        "svg",
-        *parts,
-        class_="bar",
-        viewBox="0 0 100 10",
-        preserveAspectRatio="none",
-        aria_hidden="true",
-    )
-
-
-def bar_cell(share: float, text: str | None = None, style: str = "") -> Html:
-    """Return a table cell with a bar and its share in percent, or another text."""
-    amount = element("span", text or f"{percent(share)} %", class_="amount")
-    return element("td", amount, bar(share), class_=f"bar-cell {style}".rstrip())
-
-
-def spoken(values: Sequence[tuple[str, float]]) -> str:
-    """Return named shares as one sentence for a chart's description."""
-    return "; ".join(joined([name, f" {percent(value)} %"]) for name, value in values)
+def number(value: float, places: int = 2) -> str:
+    """Return a number as markup has it, to two `places` at most."""
+    return f"{value:.{places}f}".rstrip("0").rstrip(".") if value % 1 else f"{value:.0f}"

@@ -1,4 +1,4 @@
-"""Example pictures with their boxes: JPEG inside the page, the boxes as SVG above it."""
+"""Example pictures: the best, the worst and the most confidently wrong ones, with their boxes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from PIL import ImageFont
 
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.drawing import place_plates
+from eval.errors.confusion import best_score
 from eval.predictions.table import Predictions
-from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE
-from eval.report.conditions import at_least
-from eval.report.content import ReportContent
-from eval.report.markup import Html, counted, element, joined, name_of, number, percent, shortened
-from eval.report.pictures import PictureScores, best_pictures, confident_errors, score_pictures, worst_pictures
+from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Evaluation
+from eval.summary import Scored
+from proposals.console import printable
 from proposals.images import Image, ImageError, read_image
 
 LONGEST_SIDE = 480  # pixels of a picture in the page
@@ -38,6 +37,21 @@ STYLES = {
     "wrong": ("×", "prediction, wrong (heavy solid)"),
     "accused": ("×", "the wrong prediction meant (double)"),
 }
+LISTS = (("Wrong", ("accused", "wrong")), ("Missed", ("missed",)), ("Right", ("hit",)), ("Not counted", ("ignored",)))
+
+
+@dataclass(frozen=True, eq=False)
+class PictureScores:
+    """The F1 of each of P pictures among the predictions of at least `threshold`.
+
+    F1 = 2 hits / (2 hits + wrong + missed), float64 [P], nan where nothing counts; hits, wrong, missed: int64 [P].
+    """
+
+    threshold: float
+    f1: Doubles
+    hits: Longs
+    wrong: Longs
+    missed: Longs
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +64,43 @@ class Marked:
     texts: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class Rectangle:
+    """A box, or with a text a caption's plate, in the units of the picture in the page."""
+
+    style: str
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the page: JPEG in base64, its boxes and plates, and the texts below it with how often each comes."""
+
+    name: str
+    jpeg: str
+    width: int
+    height: int
+    rectangles: tuple[Rectangle, ...]
+    hits: int
+    wrong: int
+    missed: int
+    f1: float
+    lists: tuple[tuple[str, dict[str, int]], ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """rows: the best, the worst and the most confidently wrong pictures; failures: why some could not be read."""
+
+    rows: tuple[tuple[Figure, ...], ...]
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _Candidate:
     """A picture to show, and the row of the false positive that it is shown for."""
 
@@ -58,67 +108,64 @@ class _Candidate:
     accused: int | None = None
 
 
-def examples_section(content: ReportContent) -> Html:
-    """Return the best, the worst and the most confidently wrong pictures; a sentence where none can be read."""
-    truth = content.truth
-    on_disk = np.array([path is not None for path in truth.paths], dtype=np.bool_)
-    if not on_disk.any() or content.examples < 1:
-        reason = "No picture files came with this data set, so there is nothing to show."
-        return element("p", reason if content.examples >= 1 else "No pictures were asked for.")
-    scores = score_pictures(truth, content.predictions, content.evaluation)
-    best = [_Candidate(int(i)) for i in best_pictures(scores) if on_disk[i]]
+def score_pictures(truth: GroundTruth, predictions: Predictions, evaluation: Evaluation) -> PictureScores:
+    """Return the score of each picture, at the threshold that makes F1 largest over all of them.
+
+    One threshold for all classes, as one who uses the detector sets it; infinity without a hit.
+    """
+    matches, count = evaluation.matches, len(truth.names)
+    threshold = best_score(predictions.scores, matches)
+    kept = predictions.scores >= threshold
+    hits = np.bincount(predictions.pictures[kept & (matches.outcome == TRUE_POSITIVE)], minlength=count)
+    wrong = np.bincount(predictions.pictures[kept & (matches.outcome == FALSE_POSITIVE)], minlength=count)
+    missed = np.bincount(truth.pictures[matches.counted], minlength=count) - hits
+    total = 2 * hits + wrong + missed
+    f1 = np.where(total > 0, 2 * hits / np.maximum(total, 1), np.nan)
+    return PictureScores(threshold, f1, hits, wrong, missed)
+
+
+def best_pictures(scores: PictureScores) -> Longs:
+    """Return the pictures with a hit, the highest F1 first, of equal ones that with the most hits."""
+    order = np.lexsort((-scores.hits, -scores.f1))
+    return order[scores.hits[order] > 0]
+
+
+def worst_pictures(scores: PictureScores) -> Longs:
+    """Return the pictures with an error, the lowest F1 first, of equal ones that with the most errors."""
+    errors = scores.wrong + scores.missed
+    order = np.lexsort((-errors, scores.f1))
+    return order[errors[order] > 0]
+
+
+def confident_errors(predictions: Predictions, evaluation: Evaluation) -> Longs:
+    """Return the false positive of the highest score of each picture that has one, the highest first: rows."""
+    rows = np.flatnonzero(evaluation.matches.outcome == FALSE_POSITIVE)
+    rows = rows[np.argsort(-predictions.scores[rows], kind="stable")]
+    first = np.unique(predictions.pictures[rows], return_index=True)[1]
+    return rows[np.sort(first)]
+
+
+def examples(scored: Scored, scores: PictureScores, limit: int) -> Examples:
+    """Return up to `limit` pictures for each of the three rows; those that cannot be read give way to others."""
+    truth, predictions = scored.truth, scored.predictions
+    best = [_Candidate(i) for i in best_pictures(scores).tolist()]
+    worst = [_Candidate(i) for i in worst_pictures(scores).tolist()]
     wrong = [
-        _Candidate(int(content.predictions.pictures[row]), int(row))
-        for row in confident_errors(content.predictions, content.evaluation)
-        if on_disk[content.predictions.pictures[row]]
+        _Candidate(int(predictions.pictures[row]), row)
+        for row in confident_errors(predictions, scored.evaluation).tolist()
     ]
+    on_disk = np.array([path is not None for path in truth.paths], np.bool_)
+    half = -(-int(np.isfinite(scores.f1[on_disk]).sum()) // 2)  # of a small data set, so that some are the worst
     failures: dict[int, str] = {}
-    half = -(
-        -int(np.isfinite(scores.f1[on_disk]).sum()) // 2
-    )  # of a small data set, so that some are left as the worst
-    best_read = _readable(best, truth, min(content.examples, half), failures)
+    best_read = _readable(best, truth, min(limit, half), failures)
     seen = {candidate.picture for candidate, _ in best_read}
-    worst = [_Candidate(int(i)) for i in worst_pictures(scores) if on_disk[i] and int(i) not in seen]
-    worst_read = _readable(worst, truth, content.examples, failures)
-    wrong_read = _readable(wrong, truth, content.examples, failures)
-    rows = (
-        ("The best", "Pictures of the highest score, of equal ones those with the most hits.", best_read),
-        ("The worst", "Pictures of the lowest score, of equal ones those with the most errors.", worst_read),
-        ("Most confident and wrong", "The false positives of the highest scores, one a picture.", wrong_read),
+    worst_read = _readable([each for each in worst if each.picture not in seen], truth, limit, failures)
+    wrong_read = _readable(wrong, truth, limit, failures)
+    rows = tuple(
+        tuple(_figure(candidate, image, scored, scores) for candidate, image in row)
+        for row in (best_read, worst_read, wrong_read)
     )
-    parts = [element("p", _how(scores, content.predictions)), _box_legend()]
-    for title, text, pairs in rows:
-        figures = [_figure(candidate, image, content, scores) for candidate, image in pairs]
-        parts += [element("h3", title), element("p", text if figures else "None.")]
-        parts += [element("div", *figures, class_="gallery")] if figures else []
-    if failures:
-        example = next(iter(failures.values()))
-        lost = f"{counted(len(failures), 'picture')} could not be read and gave way to others, for example: {example}"
-        parts.append(element("p", lost, class_="note"))
-    return joined(parts)
-
-
-def _how(scores: PictureScores, predictions: Predictions) -> str:
-    what = "The score of a picture is its F1, 2 hits / (2 hits + wrong + missed), "
-    if np.isinf(scores.threshold):
-        return what + "with all predictions left out, as no prediction is right."
-    return (
-        f"{what}among the predictions {at_least(scores.threshold, predictions.scores)}: the one threshold for all "
-        "classes that makes F1 largest over the whole data set. Only those predictions are drawn, and the one that a "
-        "picture is shown for."
-    )
-
-
-def _box_legend() -> Html:
-    items = []
-    for style, (mark, text) in STYLES.items():
-        frame = element("rect", class_=f"box {style}", x=4, y=4, width=36, height=16)
-        halo = element("rect", class_=f"halo {style}", x=4, y=4, width=36, height=16)
-        sample = element(
-            "svg", halo, frame, class_="swatch", viewBox="0 0 44 24", width=44, height=24, aria_hidden="true"
-        )
-        items.append(element("li", sample, element("span", f"{mark} {text}".strip())))
-    return element("ul", *items, class_="legend boxes", aria_label="How boxes are drawn")
+    return Examples(rows, tuple(failures.values()))
 
 
 def _readable(
@@ -126,6 +173,7 @@ def _readable(
 ) -> list[tuple[_Candidate, Image]]:
     """Return the first `limit` candidates whose picture can be read; fill `failures`: why a picture cannot."""
     found: list[tuple[_Candidate, Image]] = []
+    candidates = [each for each in candidates if truth.paths[each.picture] is not None]
     for candidate in candidates[: TRIES * limit]:
         path = truth.paths[candidate.picture]
         if len(found) == limit or path is None or candidate.picture in failures:
@@ -137,51 +185,36 @@ def _readable(
     return found
 
 
-def _figure(candidate: _Candidate, image: Image, content: ReportContent, scores: PictureScores) -> Html:
-    """Return a picture with its boxes and a caption that names all of them."""
+def _figure(candidate: _Candidate, image: Image, scored: Scored, scores: PictureScores) -> Figure:
+    """Return a picture with its boxes and the lists that name all of them."""
     i = candidate.picture
-    marks = picture_marks(i, content, scores.threshold, candidate.accused)
-    data, size, scale = _jpeg(image)
-    texts = [
-        element("li", element("b", f"{title}: "), _listed(marks, styles))
-        for title, styles in (
-            ("Wrong", ("accused", "wrong")),
-            ("Missed", ("missed",)),
-            ("Right", ("hit",)),
-            ("Not counted", ("ignored",)),
-        )
-        if any(len(mark.texts) for mark in marks if mark.style in styles)
-    ]
-    hits, wrong, missed = int(scores.hits[i]), int(scores.wrong[i]), int(scores.missed[i])
-    counts = f"{counted(hits, 'hit')}, {wrong:,} wrong, {missed:,} missed"
-    score = f"F1 {percent(float(scores.f1[i]), 0)} %, " if scores.f1[i] == scores.f1[i] else ""
-    width, height = size
-    picture = element(
-        "img",
-        src=f"data:image/jpeg;base64,{data}",
-        width=width,
-        height=height,
-        alt=f"Picture {content.truth.names[i]}: {counts}",
-    )
-    return element(
-        "figure",
-        element("div", picture, _overlay(marks, size, scale), class_="picture"),
-        element(
-            "figcaption",
-            element("p", name_of(content.truth.names[i]), class_="name"),
-            element("p", score + counts),
-            element("ul", *texts) if texts else Html(""),
-        ),
+    marks = picture_marks(i, scored, scores.threshold, candidate.accused)
+    jpeg, size, scale = _jpeg(image)
+    lists = []
+    for title, styles in LISTS:
+        counts = Counter(text for style in styles for mark in marks if mark.style == style for text in mark.texts)
+        if counts:
+            lists.append((title, dict(counts)))
+    return Figure(
+        scored.truth.names[i],
+        jpeg,
+        *size,
+        _rectangles(marks, size, scale),
+        int(scores.hits[i]),
+        int(scores.wrong[i]),
+        int(scores.missed[i]),
+        float(scores.f1[i]),
+        tuple(lists),
     )
 
 
-def picture_marks(i: int, content: ReportContent, threshold: float, accused: int | None = None) -> tuple[Marked, ...]:
+def picture_marks(i: int, scored: Scored, threshold: float, accused: int | None = None) -> tuple[Marked, ...]:
     """Return the boxes of picture `i`: its ground truth, and its predictions of at least `threshold`.
 
     The false positive in row `accused` of the predictions is there whatever its score.
     """
-    truth, predictions, matches = content.truth, content.predictions, content.evaluation.matches
-    analysis = content.analysis
+    truth, predictions, matches = scored.truth, scored.predictions, scored.evaluation.matches
+    analysis = scored.analysis
     rows = np.flatnonzero((predictions.pictures == i) & (matches.outcome != NOT_COUNTED))
     rows = rows[predictions.scores[rows] >= threshold]
     rows = rows[np.argsort(-predictions.scores[rows], kind="stable")]
@@ -197,22 +230,14 @@ def picture_marks(i: int, content: ReportContent, threshold: float, accused: int
         said = [f"{name} {score:.2f}" for name, score in zip(names, predictions.scores[chosen].tolist(), strict=True)]
         captions = tuple(f"{STYLES[style][0]} {text}" for text in said)
         if analysis is not None:
-            kinds = [int(kind) for kind in analysis.false_positive_kind[chosen]]
-            said = [
-                f"{text} ({analysis.false_positive_kinds[kind]})" if kind >= 0 else text
-                for text, kind in zip(said, kinds, strict=True)
-            ]
+            said = _with_kinds(said, analysis.false_positive_kind[chosen].tolist(), analysis.false_positive_kinds)
         return Marked(style, predictions.boxes[chosen], captions, tuple(said))
 
     def annotated(style: str, chosen: Longs) -> Marked:
         names = [truth.class_names[label - 1] for label in truth.labels[chosen]]
         captions = tuple(f"? {name}" if style == "missed" else "" for name in names)
         if style == "missed" and analysis is not None:
-            kinds = [int(kind) for kind in analysis.miss_kind[chosen]]
-            names = [
-                f"{name} ({analysis.miss_kinds[kind]})" if kind >= 0 else name
-                for name, kind in zip(names, kinds, strict=True)
-            ]
+            names = _with_kinds(names, analysis.miss_kind[chosen].tolist(), analysis.miss_kinds)
         return Marked(style, truth.boxes[chosen], captions, tuple(names) if style != "truth" else ())
 
     return (
@@ -225,14 +250,9 @@ def picture_marks(i: int, content: ReportContent, threshold: float, accused: int
     )
 
 
-def _listed(marks: Sequence[Marked], styles: tuple[str, ...]) -> Html:
-    """Return the texts of these styles as one line, equal ones once with their number."""
-    counts = Counter(text for style in styles for mark in marks if mark.style == style for text in mark.texts)
-    parts: list[str] = []
-    for text, count in counts.items():
-        parts += [", "] if parts else []
-        parts += [name_of(text)] + ([f" × {count}"] if count > 1 else [])
-    return joined(parts)
+def _with_kinds(texts: list[str], kinds: list[int], names: tuple[str, ...]) -> list[str]:
+    """Return the texts with the kind of error in brackets where there is one."""
+    return [f"{text} ({names[kind]})" if kind >= 0 else text for text, kind in zip(texts, kinds, strict=True)]
 
 
 def _jpeg(image: Image) -> tuple[str, tuple[int, int], float]:
@@ -247,10 +267,10 @@ def _jpeg(image: Image) -> tuple[str, tuple[int, int], float]:
     return base64.b64encode(file.getvalue()).decode("ascii"), size, scale
 
 
-def _overlay(marks: Sequence[Marked], size: tuple[int, int], scale: float) -> Html:
-    """Return the boxes and their captions as SVG in the units of the picture in the page."""
+def _rectangles(marks: Sequence[Marked], size: tuple[int, int], scale: float) -> tuple[Rectangle, ...]:
+    """Return the boxes, then the plates of the captions that find room."""
     width, height = size
-    shapes: list[Html] = []
+    found: list[Rectangle] = []
     placed: list[Longs] = []
     captions: list[tuple[str, str]] = []
     for mark in marks:
@@ -258,27 +278,18 @@ def _overlay(marks: Sequence[Marked], size: tuple[int, int], scale: float) -> Ht
         boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)  # a prediction may be inverted
         for box, caption in zip(boxes, mark.captions, strict=False):
             x1, y1, x2, y2 = box.tolist()
-            sides = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1}
-            shapes.append(element("rect", class_=f"halo {mark.style}", **sides))
-            shapes.append(element("rect", class_=f"box {mark.style}", **sides))
+            found.append(Rectangle(mark.style, x1, y1, x2 - x1, y2 - y1))
             if caption:
                 placed.append(_whole_pixels(box, size))
                 captions.append((mark.style, shortened(caption, LONGEST_CAPTION)))
     if captions:
         font = ImageFont.load_default(FONT_SIZE)
-        widths = [ceil(font.getlength(text)) + 8 for _, text in captions]
-        sizes = np.array([[(each, PLATE_HEIGHT) for each in widths]], dtype=np.int64)
+        sizes = np.array([[(ceil(font.getlength(text)) + 8, PLATE_HEIGHT) for _, text in captions]], np.int64)
         plates, levels = place_plates(np.array(placed), sizes, size)
-        for (style, text), plate, level in zip(captions, plates.tolist(), levels.tolist(), strict=True):
+        for (style, text), (x1, y1, x2, y2), level in zip(captions, plates.tolist(), levels.tolist(), strict=True):
             if level >= 0:
-                x1, y1, x2, y2 = plate
-                shapes.append(element("rect", class_=f"plate {style}", x=x1, y=y1, width=x2 - x1, height=y2 - y1))
-                shapes.append(
-                    element("text", text, class_=f"plate-text {style}", x=x1 + 4, y=y1 + 15, textLength=x2 - x1 - 8)
-                )
-    return element(
-        "svg", *shapes, class_="overlay", viewBox=f"0 0 {number(width)} {number(height)}", aria_hidden="true"
-    )
+                found.append(Rectangle(style, x1, y1, x2 - x1, y2 - y1, text))
+    return tuple(found)
 
 
 def _whole_pixels(box: Doubles, size: tuple[int, int]) -> Longs:
@@ -286,3 +297,9 @@ def _whole_pixels(box: Doubles, size: tuple[int, int]) -> Longs:
     low = np.minimum(np.floor(box[:2]).astype(np.int64), np.array(size) - 1)
     high = np.maximum(np.ceil(box[2:]).astype(np.int64), low + 1)
     return np.concatenate([low, np.minimum(high, size)])
+
+
+def shortened(text: str, length: int) -> str:
+    """Return `text` on one line, cut to `length` characters with dots."""
+    text = printable(text)
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

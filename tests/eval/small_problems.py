@@ -17,6 +17,7 @@ def ground_truth(
     difficult: list[bool] | None = None,
     blacklist: list[tuple[int, int]] | None = None,
     crowd: list[bool] | None = None,
+    class_names: tuple[str, ...] = ("cat", "dog", "bird"),
 ) -> GroundTruth:
     """Return a data set of pictures with these numbers; rows: number of the picture, label, 1-based inclusive box."""
     place = {number: i for i, number in enumerate(numbers)}
@@ -27,7 +28,7 @@ def ground_truth(
         numbers=np.array(numbers),
         sizes=np.full((len(numbers), 2), 100),
         paths=(None,) * len(numbers),
-        class_names=("cat", "dog", "bird"),
+        class_names=class_names,
         class_keys=("1", "2", "3"),
         pictures=np.array([place[rows[i][0]] for i in order], np.int64),
         labels=np.array([rows[i][1] for i in order], np.int64),

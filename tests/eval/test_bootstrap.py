@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from protocol_reference import ilsvrc, voc
 from small_problems import CLASSES, NUMBERS, ground_truth, predicted, problems
 
-from eval.bootstrap import bootstrap, interval, picture_weights, resampled_ap, resampled_map
+from eval.bootstrap import bootstrap_intervals, interval, picture_weights, resampled_ap, resampled_map
 from eval.protocols import evaluate
 
 
@@ -59,7 +59,7 @@ def test_the_interval_of_a_share_is_that_of_the_normal_distribution() -> None:
     hits = random.permutation(numbers)[:100].tolist()
     found = predicted([(n, 1, 0.5, (1.0, 1.0, 40.0, 40.0)) for n in hits], numbers)
     data = ground_truth(rows, numbers)
-    result = bootstrap(evaluate("ilsvrc", data, found), data, found, 2000, seed=3)
+    result = bootstrap_intervals(evaluate("ilsvrc", data, found), data, found, 2000, seed=3)
     spread = 1.96 * np.sqrt(0.25 * 0.75 / 400)
     assert result.mean == pytest.approx((0.25 - spread, 0.25 + spread), abs=0.005)
     assert result.per_class[0] == pytest.approx(result.mean)
@@ -69,7 +69,7 @@ def test_the_interval_of_a_share_is_that_of_the_normal_distribution() -> None:
 def test_a_class_in_one_picture_has_no_interval() -> None:
     data = ground_truth([(7, 1, (1, 1, 40, 40)), (7, 2, (1, 1, 40, 40)), (3, 2, (1, 1, 40, 40))], NUMBERS)
     found = predicted([(7, 1, 0.9, (1, 1, 40, 40)), (7, 2, 0.9, (1, 1, 40, 40))], NUMBERS)
-    result = bootstrap(evaluate("ilsvrc", data, found), data, found, 200)
+    result = bootstrap_intervals(evaluate("ilsvrc", data, found), data, found, 200)
     assert np.isnan(result.per_class[0]).all() and np.isfinite(result.per_class[1]).all()
 
 
@@ -83,5 +83,5 @@ def test_interval_holds_the_estimate_and_leaves_out_nan() -> None:
 
 def test_nothing_to_resample() -> None:
     data, found = ground_truth([], NUMBERS), predicted([], NUMBERS)
-    result = bootstrap(evaluate("ilsvrc", data, found), data, found, 10)
+    result = bootstrap_intervals(evaluate("ilsvrc", data, found), data, found, 10)
     assert all(np.isnan(result.mean)) and np.isnan(result.per_class).all()

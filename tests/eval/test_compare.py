@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from detector.datasets.ground_truth import GroundTruth
 from eval.bootstrap import picture_weights
-from eval.compare import as_json, as_table, compare, main
+from eval.compare import as_json, as_table, main
+from eval.comparison import compare_predictions
 from eval.predictions.table import Predictions
 from eval.protocols import PROTOCOLS, evaluate
 
@@ -52,7 +53,7 @@ HALF = predicted(TRUTH, [1, 0, 1, 1, 1], [0.9, 0.8, 0.7, 0.6, 0.5])
 
 @pytest.mark.parametrize("protocol", ["ilsvrc", "voc10"])
 def test_one_object_missed_by_hand(protocol):
-    found = compare(TRUTH, HALF, ALL, protocol, resamples=200)
+    found = compare_predictions(TRUTH, HALF, ALL, protocol, resamples=200)
     assert (found.pictures, found.objects) == (5, 5)
     # of two cats one is found, and first: AP 1/2; the dogs are all found; the class without ground truth is not there
     assert (found.a.mean_ap, found.b.mean_ap, found.difference) == (0.75, 1.0, 0.25)
@@ -65,7 +66,7 @@ def test_one_object_missed_by_hand(protocol):
 
 def test_the_share_of_resamples_is_that_of_the_pictures_drawn():
     """B is better exactly where picture 1, whose cat A misses, is drawn: 1 - (4/5)^5 = 67 % of the resamples."""
-    found = compare(TRUTH, HALF, ALL, "ilsvrc", resamples=4000, seed=3)
+    found = compare_predictions(TRUTH, HALF, ALL, "ilsvrc", resamples=4000, seed=3)
     drawn = picture_weights(5, 4000, 3)[:, 1] > 0
     nothing = (picture_weights(5, 4000, 3)[:, :4] == 0).all(axis=1)  # resamples without ground truth do not count
     assert found.better == pytest.approx(drawn.sum() / (~nothing).sum(), abs=1e-12)
@@ -79,7 +80,7 @@ def test_the_interval_is_that_of_differences_of_the_same_resamples():
     truth = ground_truth([(p, 1 + p % 3) for p in range(12)], 12)
     random = np.random.default_rng(0)
     a, b = (predicted(truth, random.random(12) < share, random.random(12)) for share in (0.4, 0.8))
-    found = compare(truth, a, b, "voc10", resamples=60, seed=5)
+    found = compare_predictions(truth, a, b, "voc10", resamples=60, seed=5)
     differences = []
     for weights in picture_weights(12, 60, 5):
         sides = []
@@ -96,7 +97,7 @@ def test_the_interval_is_that_of_differences_of_the_same_resamples():
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_file_against_itself_is_exactly_nothing(protocol):
-    found = compare(TRUTH, HALF, HALF, protocol, resamples=100)
+    found = compare_predictions(TRUTH, HALF, HALF, protocol, resamples=100)
     assert found.difference == 0 and found.interval == (0, 0)
     assert (found.better, found.equal) == (0, 1)
     assert found.a.mean_ap_interval == found.b.mean_ap_interval and all(row.difference == 0 for row in found.classes)
@@ -104,7 +105,7 @@ def test_a_file_against_itself_is_exactly_nothing(protocol):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_worse_file_is_worse(protocol):
-    found = compare(TRUTH, ALL, HALF, protocol, resamples=100)
+    found = compare_predictions(TRUTH, ALL, HALF, protocol, resamples=100)
     assert found.difference < 0 and found.better == 0 and found.equal < 1
     assert found.interval[0] < 0 and found.interval[1] <= 0
 
@@ -120,25 +121,25 @@ def test_turned_round_the_difference_changes_its_sign(objects, seed, protocol):
     random = np.random.default_rng(seed)
     count = len(truth)
     a, b = (predicted(truth, random.integers(0, 2, count), random.integers(0, 4, count)) for _ in "ab")
-    forth, back = (compare(truth, *pair, protocol, resamples=30) for pair in ((a, b), (b, a)))
+    forth, back = (compare_predictions(truth, *pair, protocol, resamples=30) for pair in ((a, b), (b, a)))
     assert forth.difference == -back.difference
     assert forth.interval == pytest.approx((-back.interval[1], -back.interval[0]), abs=1e-12)
     assert forth.better + forth.equal + back.better == pytest.approx(1)
     assert sorted(row.difference for row in forth.classes) == sorted(-row.difference for row in back.classes)
     for side in (forth.a, forth.b):
         assert 0 <= side.mean_ap_interval[0] <= side.mean_ap_interval[1] <= 1
-    json.loads(as_json(forth), parse_constant=lambda name: pytest.fail(name))
+    json.loads(as_json(forth, "data", ("a", "b")), parse_constant=lambda name: pytest.fail(name))
 
 
 def test_without_ground_truth_there_is_nothing_to_compare():
     truth = ground_truth([], 3)
     with pytest.raises(ValueError, match="no ground truth that counts, so there is no AP to compare; is --split right"):
-        compare(truth, predicted(truth, [], []), predicted(truth, [], []))
+        compare_predictions(truth, predicted(truth, [], []), predicted(truth, [], []))
 
 
 def test_no_predictions_are_nothing_found():
     nothing = Predictions(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, 4)))
-    found = compare(TRUTH, nothing, ALL, resamples=50)
+    found = compare_predictions(TRUTH, nothing, ALL, resamples=50)
     assert (found.a.mean_ap, found.a.predictions, found.a.mean_ap_interval) == (0, 0, (0, 0)) and found.difference == 1
 
 
@@ -156,8 +157,10 @@ def test_the_table_has_all_classes_only_when_asked():
         crowd=np.zeros(12, bool),
         areas=np.full(12, 1600.0),
     )
-    found = compare(truth, predicted(truth, [0] * 12, [0.5] * 12), predicted(truth, [1] * 6 + [0] * 6, [0.5] * 12))
-    short, whole = as_table(found), as_table(found, per_class=True)
+    found = compare_predictions(
+        truth, predicted(truth, [0] * 12, [0.5] * 12), predicted(truth, [1] * 6 + [0] * 6, [0.5] * 12)
+    )
+    short, whole = (as_table(found, "data", ("a", "b"), per_class) for per_class in (False, True))
     assert [name for name in names if name not in short] == ["class 05", "class 06"]
     assert all(name in whole for name in names)
     assert "B - A: +50.00 points, 95 % interval +50.00 .. +50.00" in short

@@ -10,8 +10,9 @@ from detector.datasets.read import read_dataset
 from detector.detections import Detections
 from detector.detector import Trace
 from detector.samples import samples_folder
-from eval.detector_run import MIN_SCORE, _witnesses, picture_digests, truth_key
+from eval.detector_run import MIN_SCORE, _witnesses, picture_digests
 from eval.errors.analysis import iou_thresholds
+from eval.predictions.store import truth_key
 from proposals.types import Proposals
 
 BOX = (1.0, 1.0, 40.0, 40.0)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from small_runs import small_detector, small_model, two_objects
 
 from detector.classes import det_names
 from detector.datasets.read import read_dataset
-from detector.networks.googlenet import googlenet
-from detector.networks.torch_module import fold, training_network
-from detector.samples import samples_folder
-from detector.weights import save_weights
+from detector.options import DetectOptions
+from detector.whole_crops import CONTEXT_MODEL
+from eval.detector_run import setup
 from eval.map import main
 
 OWN = ("good boy", "tabby", "mug")
@@ -22,30 +23,7 @@ OWN = ("good boy", "tabby", "mug")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A narrow GoogLeNet with random weights for three classes of its own."""
-    return small(tmp_path_factory.mktemp("model") / "own.safetensors", OWN)
-
-
-def small(path: Path, names: tuple[str, ...]) -> str:
-    classes = 1 + (len(names) or 200)
-    network = training_network(googlenet(classes, "batch", 0.1), "none", 0.0, 3)
-    options = {"size": 75, "mean": 128.0, "scale": 64.0, "width": 0.1, "norm": "batch", "classes": classes}
-    return save_weights(path, fold(network), network="googlenet", class_names=names, **options).file  # type: ignore[arg-type]
-
-
-def data_of(folder: Path, names: tuple[str, ...]) -> Path:
-    """A COCO file of a small crop of a sample, with two objects of the first two classes."""
-    folder.mkdir()
-    shutil.copy(samples_folder() / "chelsea.jpg", folder)
-    data = {
-        "images": [{"id": 1, "file_name": "chelsea.jpg", "width": 451, "height": 300}],
-        "categories": [{"id": k, "name": name} for k, name in enumerate(names, start=1)],
-        "annotations": [
-            {"id": k, "image_id": 1, "category_id": k, "bbox": [50, 20, 200, 150], "area": 30000, "iscrowd": 0}
-            for k in (1, 2)
-        ],
-    }
-    (folder / "data.json").write_text(json.dumps(data))
-    return folder / "data.json"
+    return small_model(tmp_path_factory.mktemp("model") / "own.safetensors", OWN)
 
 
 def evaluate(model: str, data: Path, *extra: str) -> int:
@@ -56,7 +34,7 @@ def test_data_of_its_classes_is_scored_in_them(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = data_of(tmp_path / "data", OWN)
+    data = two_objects(tmp_path / "data", OWN)
     assert evaluate(model, data) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["protocol"], document["classes"], document["objects"]) == ("coco", 3, 2)
@@ -82,7 +60,7 @@ def test_data_of_its_classes_is_scored_in_them(
 def test_data_of_other_classes_is_refused_in_one_line(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], strange: str
 ) -> None:
-    data = data_of(tmp_path / "data", names)
+    data = two_objects(tmp_path / "data", names)
     assert evaluate(model, data) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1
@@ -101,13 +79,13 @@ def test_a_model_of_the_200_classes_has_others_mapped_to_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    det = small(tmp_path / "det.safetensors", ())
+    det = small_model(tmp_path / "det.safetensors")
     voc = ("aeroplane", "cat", "dog")
-    assert evaluate(det, data_of(tmp_path / "voc", voc)) == 0
+    assert evaluate(det, two_objects(tmp_path / "voc", voc)) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["classes"] == 200 and "mapped to the 200 of ILSVRC DET" in document["notes"][0]
     assert {row["class"] for row in document["per_class"]} <= set(det_names())
-    assert evaluate(det, data_of(tmp_path / "own", OWN)) == 2
+    assert evaluate(det, two_objects(tmp_path / "own", OWN)) == 2
     err = capsys.readouterr().err
     assert err.startswith("python -m eval.map: ") and err.count("\n") == 1
 
@@ -117,14 +95,52 @@ def test_own_names_that_are_the_200_are_the_200(
 ) -> None:
     """Data with these names in this order are what such a model was trained on."""
     monkeypatch.chdir(tmp_path)
-    named = small(tmp_path / "named.safetensors", det_names())
-    assert evaluate(named, data_of(tmp_path / "data", det_names())) == 0
+    named = small_model(tmp_path / "named.safetensors", det_names())
+    assert evaluate(named, two_objects(tmp_path / "data", det_names())) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["classes"] == 200 and document["notes"] == [] and document["protocol"] == "ilsvrc"
 
 
 @pytest.mark.parametrize("name", ["no_such_model", "."])
 def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
-    assert evaluate(name, data_of(tmp_path / "data", OWN)) == 2
+    assert evaluate(name, two_objects(tmp_path / "data", OWN)) == 2
     err = capsys.readouterr().err
     assert name in err and err.count("\n") == 1
+
+
+def test_predictions_of_other_weights_are_not_taken_for_these(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second member of an ensemble is trained again: its file has the name that it had."""
+    monkeypatch.chdir(tmp_path)
+    member, data = tmp_path / "member.safetensors", two_objects(tmp_path / "data", OWN)
+    settings = small_detector(tmp_path / "detect.toml", model, str(member))
+    command = ["--data", str(data), "--detect-config", settings, "--resamples", "0", "--json"]
+    runs = []
+    for seed in (4, 5, 4):
+        small_model(member, OWN, seed)
+        assert main(command) == 0
+        runs.append(json.loads(capsys.readouterr().out))
+    files = sorted((tmp_path / "detected").glob("*.parquet"))
+    assert len(files) == 2 and runs[0] == runs[2]
+    first, second = (pq.read_table(file)["score"].to_pylist() for file in files)
+    assert first != second
+    small_model(member, OWN, 6)
+    assert main([*command, "--out", str(files[0])]) == 1
+    assert f"{files[0]} was made with other options (weights of {member} " in capsys.readouterr().err
+
+
+def test_the_key_of_a_run_has_version_options_and_all_weights(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = small_model(tmp_path / "member.safetensors", OWN, 4)
+    options = DetectOptions(model=model, ensemble=f"{member}, {member}@80", proposals="both", context=0.2)
+    key = setup(options).key
+    weights = {name.removeprefix("weights of ") for name in key if name.startswith("weights of ")}
+    assert weights == {model, member, f"{member}@80", CONTEXT_MODEL, "MultiBox"}
+    assert {**asdict(options), **key} == key
+    alone = setup(replace(options, ensemble="", proposals="ss", context=0.0)).key
+    assert [name for name in alone if name.startswith("weights of ")] == [f"weights of {model}"]
+    monkeypatch.setattr("eval.detector_run.__version__", "999")
+    other = setup(options).key
+    assert {name for name in key if key[name] != other[name]} == {"version"}

@@ -12,19 +12,25 @@ import pytest
 from PIL import Image
 
 from detector.datasets.ground_truth import GroundTruth
-from eval.bootstrap import bootstrap
+from eval.bootstrap import bootstrap_intervals
 from eval.errors.analysis import analyse
 from eval.predictions.table import Predictions
 from eval.protocols import evaluate
 from eval.protocols.evaluation import Evaluation, Matches
-from eval.report import RecallCurves, ReportContent, write_report
+from eval.report import write_report
 from eval.report.charts import LEFT, TOP, envelope, precision_at, step_path
-from eval.report.conditions import at_least
-from eval.report.errors import confused_pairs
-from eval.report.examples import picture_marks
-from eval.report.html import render
-from eval.report.markup import Html, element, shortened
-from eval.report.pictures import best_pictures, confident_errors, score_pictures, worst_pictures
+from eval.report.context import Confusion, at_least, confused_pairs
+from eval.report.examples import (
+    best_pictures,
+    confident_errors,
+    picture_marks,
+    score_pictures,
+    shortened,
+    worst_pictures,
+)
+from eval.report.page import render
+from eval.summary import Scored
+from proposals.boxes import Boxes
 
 VOID = {"br", "img", "input", "meta"}
 MEGABYTE = 2**20
@@ -135,27 +141,25 @@ def data_set(
     return truth, predictions
 
 
-def content_of(
-    truth: GroundTruth,
-    predictions: Predictions,
-    protocol: str = "voc10",
-    full: bool = True,
-    iou: float | None = None,
-) -> ReportContent:
+def scored(
+    truth: GroundTruth, predictions: Predictions, protocol: str = "voc10", full: bool = True, iou: float | None = None
+) -> Scored:
+    """Return the evaluation, with intervals, errors and a note if `full`."""
     evaluation = evaluate(protocol, truth, predictions, iou)
-    plain = ReportContent("Title", "A data set.", truth, predictions, evaluation)
+    plain = Scored("a data set", truth, predictions, evaluation)
     if not full:
         return plain
-    thresholds = np.linspace(0.5, 1, 11)
     return replace(
         plain,
-        intervals=bootstrap(evaluation, truth, predictions, 20, 0),
+        intervals=bootstrap_intervals(evaluation, truth, predictions, 20, 0),
         analysis=analyse(truth, predictions, evaluation, iou=iou),
-        recall=RecallCurves(
-            thresholds, (("selective search", 1 - thresholds, 0.5), ("none", thresholds * np.nan, np.nan))
-        ),
         notes=("A note.",),
     )
+
+
+def shown(*data: GroundTruth | Predictions, **options: object) -> str:
+    """Return the words of the page about a data set."""
+    return checked(render(scored(*data, **options))).shown  # type: ignore[arg-type]
 
 
 A, B, FAR = (0.0, 0.0, 50.0, 50.0), (50.0, 50.0, 100.0, 100.0), (80.0, 0.0, 100.0, 20.0)
@@ -184,68 +188,68 @@ def bar_widths(text: str, table: str, style: str) -> list[float]:
     return [float(re.findall(r'class="fill" width="([\d.]+)"', cell)[0]) for cell in cells]
 
 
-@pytest.fixture
-def small() -> ReportContent:
-    return content_of(*data_set(OBJECTS, FOUND))
+PROPOSALS: dict[int, Boxes] = {0: np.array([A, B], np.float32), 1: np.array([(0, 0, 50, 30)], np.float32)}
+
+
+@pytest.fixture(scope="module")
+def small() -> Scored:
+    return scored(*data_set(OBJECTS, FOUND))
 
 
 @pytest.fixture
-def with_pictures(tmp_path: Path) -> ReportContent:
+def with_pictures(tmp_path: Path) -> Scored:
     paths = tuple(tmp_path / f"{i}.png" for i in range(3))
     for i, path in enumerate(paths):
         Image.new("RGB", (100, 100), (40 * i, 90, 120)).save(path)
-    return content_of(*data_set(OBJECTS, FOUND, paths=paths))
+    return scored(*data_set(OBJECTS, FOUND, paths=paths))
 
 
-def test_the_page_is_well_formed_and_says_the_figures(small: ReportContent) -> None:
-    page = checked(render(small))
+def test_the_page_is_well_formed_and_says_the_figures(small: Scored) -> None:
+    page = checked(
+        render(small, PROPOSALS, provenance=(("Detector", "GoogLeNet"), ("Predictions", "<submission>.txt")))
+    )
     ap = small.evaluation.ap
     assert f"{100 * small.evaluation.mean_ap:.2f} %" in page.shown
     assert f"{100 * ap[0]:.1f}" in page.shown and f"{100 * ap[1]:.1f}" in page.shown
-    assert "A note." in page.shown and "95 % interval" in page.shown and "average recall 50.0 %" in page.shown
+    assert "A note." in page.shown and "95 % interval" in page.shown
     assert "Not every class" not in page.shown
+    assert "average recall 55.0 %" in page.shown  # IoU 1, 1, 0.6 and 0 of the four objects
+    assert "a data set: 3 pictures, 4 boxes; 5 predictions." in page.shown
+    inside = [tag for tag, _, each in page.elements if tag in ("dt", "dd") and "header" in each]
+    assert inside == ["dt", "dd"] * 2 and "Detector GoogLeNet Predictions <submission>.txt" in page.shown
 
 
-@pytest.mark.parametrize("protocol", ["ilsvrc", "voc07", "voc10", "coco"])
-def test_every_protocol(protocol: str) -> None:
-    page = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol=protocol)))
-    assert ("AP75" in page.shown) == (protocol == "coco")
-
-
-def test_another_iou_is_said_wherever_an_iou_stands() -> None:
-    page = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol="coco", iou=0.7)))
-    assert "Protocol: COCO, at IoU 0.7" in page.shown
-    assert (
-        "reaches the threshold: 0.7 here" in page.shown and "Gains are of AP over all points at IoU 0.7" in page.shown
-    )
-    assert "to 0.95" not in page.shown and "at ten IoUs" not in page.shown
-    own = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol="coco"))).shown
-    assert "Protocol: COCO, IoU 0.5 to 0.95" in own and "at IoU 0.5, not of the mAP above" in own
-    assert "takes 101 points at ten IoUs" in own
+def test_without_the_optional_parts(small: Scored) -> None:
+    page = checked(render(scored(small.truth, small.predictions, full=False)))
+    assert page.shown.count("not analysed") == 2
+    assert "Proposals" not in page.shown and "interval" not in page.shown.replace("intervals", "")
+    assert not [each for each in page.all("dl") if each["class"] == "provenance"]
+    assert "No picture files came with this data set" in page.shown
 
 
 @pytest.mark.parametrize(
     ("protocol", "forgiven", "points"),
     [("ilsvrc", True, None), ("voc07", False, "11"), ("voc10", False, None), ("coco", False, "101")],
 )
-def test_the_reader_is_told_what_differs_between_protocols(protocol: str, forgiven: bool, points: str | None) -> None:
-    shown = checked(render(content_of(*data_set(OBJECTS, FOUND), protocol=protocol))).shown
-    assert ("small boxes are forgiven 10 pixels" in shown) == forgiven
-    assert ("IoU 0.5 or more, less for small boxes" in shown) == forgiven
-    assert re.findall(r"mAP above, which takes (\d+) points", shown) == [points] * 2 * (points is not None)
+def test_the_page_says_what_differs_between_protocols(protocol: str, forgiven: bool, points: str | None) -> None:
+    text = shown(*data_set(OBJECTS, FOUND), protocol=protocol)
+    assert ("AP75" in text) == (protocol == "coco")
+    assert ("small boxes are forgiven 10 pixels" in text) == forgiven
+    assert ("IoU 0.5 or more, less for small boxes" in text) == forgiven
+    assert re.findall(r"mAP above, which takes (\d+) points", text) == [points] * 2 * (points is not None)
 
 
-def test_what_made_the_report_stands_at_its_head(small: ReportContent) -> None:
-    rows = (("Detector", "GoogLeNet"), ("Predictions", "<submission>.txt"))
-    page = checked(render(replace(small, provenance=rows)))
-    inside = [(tag, each) for tag, _, each in page.elements if tag in ("dt", "dd") and "header" in each]
-    assert [tag for tag, _ in inside] == ["dt", "dd"] * 2
-    head = page.shown.split("Skip to the results")[1].split("Summary")[0]
-    assert "Detector GoogLeNet Predictions <submission>.txt" in head
-    assert not [each for each in checked(render(small)).all("dl") if each["class"] == "provenance"]
+def test_another_iou_is_said_wherever_an_iou_stands() -> None:
+    text = shown(*data_set(OBJECTS, FOUND), protocol="coco", iou=0.7)
+    assert "Protocol: COCO, at IoU 0.7" in text and "reaches the threshold: 0.7 here" in text
+    assert "Gains are of AP over all points at IoU 0.7" in text
+    assert "to 0.95" not in text and "at ten IoUs" not in text
+    own = shown(*data_set(OBJECTS, FOUND), protocol="coco")
+    assert "Protocol: COCO, IoU 0.5 to 0.95" in own and "at IoU 0.5, not of the mAP above" in own
+    assert "takes 101 points at ten IoUs" in own
 
 
-def test_gain_bars_of_both_tables_have_one_scale(small: ReportContent) -> None:
+def test_gain_bars_of_both_tables_have_one_scale(small: Scored) -> None:
     analysis = small.analysis
     assert analysis is not None
     gains = np.concatenate([analysis.false_positive_map_gains, analysis.miss_map_gains])
@@ -259,11 +263,11 @@ def test_errors_and_confusions_state_their_conditions() -> None:
     # The dog at IoU 0.25 touches the cat and does not reach it: an error of a similar class, and no confusion.
     objects = [(0, 1, A), (0, 2, B), (1, 1, A)]
     found = [(0, 1, 0.9, A), (0, 2, 0.6, B), (1, 2, 0.95, (0.0, 0.0, 25.0, 25.0)), (2, 1, 0.1, FAR)]
-    content = content_of(*data_set(objects, found))
-    assert content.analysis is not None
-    assert content.analysis.false_positives.sum(axis=0).tolist() == [0, 0, 1, 0, 1]
-    shown = checked(render(content)).shown
-    errors, confusions = shown.split(" Errors ")[-1].split(" Confusions ", 1)
+    result = scored(*data_set(objects, found))
+    assert result.analysis is not None
+    assert result.analysis.false_positives.sum(axis=0).tolist() == [0, 0, 1, 0, 1]
+    text = checked(render(result)).shown
+    errors, confusions = text.split(" Errors ")[-1].split(" Confusions ", 1)
     assert "Predictions of every score count here. A box touches an object from IoU 0.1 on" in errors
     assert "reaches it at IoU 0.5 or more" in errors
     assert "reaches (IoU 0.5 or more), among the predictions with a score of at least 0.6" in confusions
@@ -279,10 +283,10 @@ def test_scores_are_printed_without_exponents() -> None:
 
 def test_an_interval_that_is_not_known_is_one_dash() -> None:
     # Cats are in two pictures, dogs in one, of whose spread nothing is known.
-    content = content_of(*data_set(OBJECTS, FOUND))
-    assert content.intervals is not None and np.isnan(content.intervals.per_class).tolist() == [[False] * 2, [True] * 2]
-    shown = checked(render(content)).shown
-    rows = shown.split("Average precision by class, with 95 % intervals")[1].split("Precision and recall")[0]
+    result = scored(*data_set(OBJECTS, FOUND))
+    assert result.intervals is not None and np.isnan(result.intervals.per_class).tolist() == [[False] * 2, [True] * 2]
+    text = checked(render(result)).shown
+    rows = text.split("Average precision by class, with 95 % intervals")[1].split("Precision and recall")[0]
     assert "– to" not in rows and "to –" not in rows
     assert re.search(r"dog \d+\.\d – 1 ", rows) and re.search(r"cat \d+\.\d \d+ to \d+ 3 ", rows)
 
@@ -291,44 +295,36 @@ def test_an_interval_that_is_not_known_is_one_dash() -> None:
 def test_only_a_long_table_of_classes_scrolls_in_itself(classes: int, boxed: bool) -> None:
     objects = [(0, label, A) for label in range(1, classes + 1)]
     names = tuple(f"class {label}" for label in range(1, classes + 1))
-    page = checked(render(content_of(*data_set(objects, [(0, 1, 0.5, A)], classes=names), full=False)))
+    page = checked(render(scored(*data_set(objects, [(0, 1, 0.5, A)], classes=names), full=False)))
     frames = [each for each in page.all("div") if each.get("aria-labelledby") == "class-table-caption"]
     assert [each["class"] for each in frames] == ["scroll tall" if boxed else "scroll"]
 
 
-def test_without_the_optional_parts(small: ReportContent) -> None:
-    page = checked(render(content_of(small.truth, small.predictions, full=False)))
-    assert page.shown.count("not analysed") == 2
-    assert "Proposals" not in page.shown and "interval" not in page.shown.replace("intervals", "")
-
-
 def test_an_empty_data_set() -> None:
     truth, predictions = data_set([], [], classes=(), paths=())
-    content = content_of(truth, predictions, full=False)
-    page = checked(render(replace(content, analysis=analyse(truth, predictions, content.evaluation))))
+    result = scored(truth, predictions, full=False)
+    page = checked(render(replace(result, analysis=analyse(truth, predictions, result.evaluation))))
     assert "No object of this data set counts" in page.shown and "No class has ground truth." in page.shown
 
 
-def test_objects_without_predictions() -> None:
-    page = checked(render(content_of(*data_set(OBJECTS, []))))
-    assert "0.00 %" in page.shown
-
-
-def test_predictions_without_objects() -> None:
-    page = checked(render(content_of(*data_set([], FOUND))))
-    assert "No class has ground truth." in page.shown and "so there is no mAP" in page.shown
-
-
-def test_one_class() -> None:
-    truth, predictions = data_set([(0, 1, A)], [(0, 1, 0.5, A)], classes=("cat",))
-    page = checked(render(content_of(truth, predictions)))
-    assert "100.00 %" in page.shown and len([x for x in page.all("input") if x.get("type") == "checkbox"]) == 1
-
-
-def test_classes_without_ground_truth_are_told() -> None:
-    page = checked(render(content_of(*data_set([(0, 1, A)], FOUND, classes=("cat", "dog", "owl", "bee")))))
-    assert "mean over the 1 that do; over all 4 it is" in page.shown
-    assert "3 of 4 classes have no ground truth" in page.shown
+@pytest.mark.parametrize(
+    ("objects", "found", "classes", "said"),
+    [
+        (OBJECTS, [], ("cat", "dog"), ["0.00 %"]),
+        ([], FOUND, ("cat", "dog"), ["No class has ground truth.", "so there is no mAP"]),
+        ([(0, 1, A)], [(0, 1, 0.5, A)], ("cat",), ["100.00 %", "Classes to draw"]),
+        (
+            [(0, 1, A)],
+            FOUND,
+            ("cat", "dog", "owl", "bee"),
+            ["mean over the 1 that do; over all 4 it is", "3 of 4 classes have no ground truth"],
+        ),
+    ],
+    ids=["no predictions", "no objects", "one class", "absent classes"],
+)
+def test_odd_data_sets(objects: list, found: list, classes: tuple[str, ...], said: list[str]) -> None:  # type: ignore[type-arg]
+    text = shown(*data_set(objects, found, classes))
+    assert [each for each in said if each not in text] == []
 
 
 HOSTILE = (
@@ -350,11 +346,8 @@ def test_names_are_text_wherever_they_stand(name: str, tmp_path: Path) -> None:
     truth, predictions = data_set(
         OBJECTS, FOUND, classes=(name, f"{name} two"), paths=paths, names=(name, f"{name}1", f"{name}2")
     )
-    plain = content_of(truth, predictions)
-    recall = RecallCurves(np.array([0.5, 1.0]), ((name, np.array([1.0, 0.0]), 0.5),))
-    text = render(
-        replace(plain, title=name, data=name, notes=(name,), when=name, recall=recall, provenance=((name, name),))
-    )
+    plain = scored(truth, predictions)
+    text = render(replace(plain, title=name, notes=(name,)), PROPOSALS, provenance=((name, name),))
     page = checked(text)
     assert len(page.all("script")) == 1 and not {"src"} & set(page.all("script")[0])
     assert {str(each["src"])[:15] for each in page.all("img")} == {"data:image/jpeg"}
@@ -378,13 +371,13 @@ def test_two_hundred_classes_and_20000_pictures_fit() -> None:
     where = random.integers(0, pictures, count).astype(np.int32)
     predictions = Predictions(where, labels.astype(np.int32), random.random(count), boxes)
     evaluation = Evaluation("ilsvrc", truth.class_names, random.random(classes), (matches,))
-    text = render(ReportContent("Many", "Many pictures.", truth, predictions, evaluation))
+    text = render(Scored("many pictures", truth, predictions, evaluation))
     assert len(text) < 2 * MEGABYTE
     page = checked(text)
     assert len([each for each in page.all("path") if str(each.get("id")).startswith("curve-")]) == classes
 
 
-def test_example_pictures(with_pictures: ReportContent) -> None:
+def test_example_pictures(with_pictures: Scored) -> None:
     page = checked(render(with_pictures))
     images = page.all("img")
     # The best: picture 0; the worst: picture 1, the only other one with a score; confident and wrong: 1, then 2.
@@ -395,12 +388,12 @@ def test_example_pictures(with_pictures: ReportContent) -> None:
     assert len(page.all("figcaption")) == len(images)
 
 
-def test_examples_can_be_left_out(with_pictures: ReportContent) -> None:
-    page = checked(render(replace(with_pictures, examples=0)))
+def test_examples_can_be_left_out(with_pictures: Scored) -> None:
+    page = checked(render(with_pictures, pictures=0))
     assert not page.all("img") and "No pictures were asked for." in page.shown
 
 
-def test_pictures_that_are_missing_or_damaged_are_told(with_pictures: ReportContent) -> None:
+def test_pictures_that_are_missing_or_damaged_are_told(with_pictures: Scored) -> None:
     first, second, _ = with_pictures.truth.paths
     assert first is not None and second is not None
     first.unlink()
@@ -409,28 +402,24 @@ def test_pictures_that_are_missing_or_damaged_are_told(with_pictures: ReportCont
     assert "2 pictures could not be read" in page.shown and "0.png: no such file" in page.shown
 
 
-def test_without_picture_files_the_report_says_so(small: ReportContent) -> None:
-    assert "No picture files came with this data set" in checked(render(small)).shown
-
-
 def test_large_pictures_are_scaled_and_inverted_boxes_drawn(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     Image.new("RGB", (1200, 600)).save(path)
     objects = [(0, 1, (0.0, 0.0, 600.0, 600.0))]
     found = [(0, 1, 0.9, (0.0, 0.0, 600.0, 600.0)), (0, 2, 0.8, (1000.0, 500.0, 800.0, 100.0))]
-    page = checked(render(content_of(*data_set(objects, found, paths=(path,)), protocol="ilsvrc")))
+    page = checked(render(scored(*data_set(objects, found, paths=(path,)), protocol="ilsvrc")))
     assert {(each["width"], each["height"]) for each in page.all("img")} == {("480", "240")}
     boxes = [each for each in page.all("rect") if str(each.get("class")) == "box accused" and each["x"] != "4"]
     assert [(each["x"], each["y"], each["width"], each["height"]) for each in boxes] == [("320", "40", "80", "160")]
 
 
-def test_the_same_content_gives_the_same_bytes(with_pictures: ReportContent, tmp_path: Path) -> None:
+def test_the_same_content_gives_the_same_bytes(with_pictures: Scored, tmp_path: Path) -> None:
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, with_pictures)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_writing_is_whole_or_not_at_all(small: ReportContent, tmp_path: Path) -> None:
+def test_writing_is_whole_or_not_at_all(small: Scored, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(OSError, match="cannot write"):
@@ -440,7 +429,7 @@ def test_writing_is_whole_or_not_at_all(small: ReportContent, tmp_path: Path) ->
     assert [each.name for each in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_picture_scores_by_hand(small: ReportContent) -> None:
+def test_picture_scores_by_hand(small: Scored) -> None:
     scores = score_pictures(small.truth, small.predictions, small.evaluation)
     # With 3 of 4 right at 0.7: F1 = 2 * 3 / (4 + 4). At 0.2 one more is wrong.
     assert scores.threshold == 0.7
@@ -453,13 +442,13 @@ def test_picture_scores_by_hand(small: ReportContent) -> None:
 
 
 def test_no_hit_leaves_no_prediction() -> None:
-    content = content_of(*data_set(OBJECTS, [(0, 1, 0.9, FAR)]), full=False)
-    scores = score_pictures(content.truth, content.predictions, content.evaluation)
+    result = scored(*data_set(OBJECTS, [(0, 1, 0.9, FAR)]), full=False)
+    scores = score_pictures(result.truth, result.predictions, result.evaluation)
     assert scores.threshold == float("inf") and scores.wrong.tolist() == [0, 0, 0]
     assert not len(best_pictures(scores)) and worst_pictures(scores).tolist() == [0, 1]
 
 
-def test_marks_of_a_picture(small: ReportContent) -> None:
+def test_marks_of_a_picture(small: Scored) -> None:
     marks = {mark.style: mark for mark in picture_marks(1, small, 0.7, accused=3)}
     assert marks["hit"].boxes.tolist() == [list(A)] and marks["accused"].boxes.tolist() == [list(B)]
     assert marks["truth"].boxes.tolist() == [list(A)] and marks["missed"].boxes.tolist() == [list(B)]
@@ -477,28 +466,18 @@ def test_envelope_by_hand() -> None:
 
 
 def test_envelope_has_the_area_of_ap() -> None:
-    content = content_of(*data_set(OBJECTS, FOUND), full=False)
+    result = scored(*data_set(OBJECTS, FOUND), full=False)
     for label in (1, 2):
-        steps, best = envelope(*content.evaluation.curve(label))
+        steps, best = envelope(*result.evaluation.curve(label))
         area = float((np.diff(steps, prepend=0) * best).sum())
-        assert area == pytest.approx(float(content.evaluation.ap[label - 1]))
+        assert area == pytest.approx(float(result.evaluation.ap[label - 1]))
 
 
-def test_confused_pairs(small: ReportContent) -> None:
+def test_confused_pairs(small: Scored) -> None:
     assert small.analysis is not None
-    assert confused_pairs(small.analysis) == [(1, 2, 1, 1 / 3)]
+    assert confused_pairs(small.analysis) == [Confusion("cat", "dog", 1, 1 / 3)]
     assert "Confusions: 1 Object Taken for" in checked(render(small)).shown
 
 
-def test_recall_curves_of_another_length_are_refused() -> None:
-    with pytest.raises(ValueError, match="fast: 3 values for 2 thresholds"):
-        RecallCurves(np.array([0.5, 1.0]), (("fast", np.zeros(3), 0.0),))
-    with pytest.raises(ValueError, match="two rising"):
-        RecallCurves(np.array([0.5]), ())
-
-
-def test_elements() -> None:
-    made = element("a", "<&>", Html("<br>"), class_="x", aria_label='"', hidden=True, title=None, width=1.5)
-    assert made == '<a class="x" aria-label="&quot;" hidden width="1.5">&lt;&amp;&gt;<br></a>'
-    assert element("input", type="text") == '<input type="text">'
+def test_long_names_are_cut() -> None:
     assert shortened("abcdef", 4) == "abc…" and shortened("abcd", 4) == "abcd"
