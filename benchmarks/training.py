@@ -22,11 +22,11 @@ from machine import machine
 
 from detector.samples import samples_folder
 from detector.training.classifier import ClassifierTask
-from detector.training.image_sets import ImageSet, open_images
-from detector.training.loop import train
+from detector.training.data import ImageSet, open_images
+from detector.training.loop import Trainer
 from detector.training.options import ClassifierOptions
+from detector.training.processes import World, joined_world
 from detector.training.run_folder import RunFolder, read_log
-from detector.training.world import World, join_world, leave_world
 from proposals.console import Console
 
 CLASSES = 1000
@@ -54,7 +54,7 @@ def run(o: ClassifierOptions, images: ImageSet, world: World, warm: int, steps: 
     o = replace(o, steps=warm + steps, log_steps=warm, validate_steps=warm + steps, checkpoint_minutes=1e6)
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place), "classifier", o, images.fingerprint())
-        train(ClassifierTask(o, images, None), o, folder, world, Console("benchmark", quiet=True))
+        Trainer(ClassifierTask(o, images, None), o, folder, world, Console("benchmark", quiet=True)).run()
         lines = read_log(folder.path / "log.jsonl")[1:]
     seconds = [warm * o.mini_batch / line["samples_per_s"] for line in lines]
     waited = sum(own * line["waiting_share"] for own, line in zip(seconds, lines, strict=True))
@@ -93,23 +93,8 @@ def sides(text: str) -> tuple[int, ...]:
     return tuple(int(side) for side in text.split(","))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--seconds", type=float, default=20, help="of each row, beside its start (default: 20)")
-    parser.add_argument("--sizes", type=sides, default=(224, 128), metavar="N,N", help="of crops (default: 224,128)")
-    parser.add_argument("--norms", type=listed(("batch", "lrn")), default=("batch", "lrn"), metavar="NAME,NAME")
-    parser.add_argument("--precisions", type=listed(("f32", "bf16")), default=("f32", "bf16"), metavar="NAME,NAME")
-    parser.add_argument("--mini-batch", type=int, help="(default: 16, on CUDA 256)")
-    parser.add_argument("--workers", type=int, help="processes that read (default: 0, on CUDA a core each, at most 16)")
-    args = parser.parse_args(arguments)
-    print(f"{machine()}; torch {torch.__version__}, {torch.get_num_threads()} threads")
-    if args.device != "cpu" and not torch.cuda.is_available():
-        print("torch finds no CUDA device here: the rows on a GPU were skipped")
-        if args.device == "cuda":
-            return
-    world = join_world(args.device)
+def print_rows(args: argparse.Namespace, world: World) -> None:
+    """Print a line for each norm, crop size and precision."""
     kind = world.device.type
     if kind == "cuda":
         print(f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}")
@@ -135,7 +120,26 @@ def main(arguments: list[str] | None = None) -> None:
                         workers=workers,
                     )
                     print(row(o, images, world, args.seconds), flush=True)
-    leave_world(world)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--seconds", type=float, default=20, help="of each row, beside its start (default: 20)")
+    parser.add_argument("--sizes", type=sides, default=(224, 128), metavar="N,N", help="of crops (default: 224,128)")
+    parser.add_argument("--norms", type=listed(("batch", "lrn")), default=("batch", "lrn"), metavar="NAME,NAME")
+    parser.add_argument("--precisions", type=listed(("f32", "bf16")), default=("f32", "bf16"), metavar="NAME,NAME")
+    parser.add_argument("--mini-batch", type=int, help="(default: 16, on CUDA 256)")
+    parser.add_argument("--workers", type=int, help="processes that read (default: 0, on CUDA a core each, at most 16)")
+    args = parser.parse_args(arguments)
+    print(f"{machine()}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        print("torch finds no CUDA device here: the rows on a GPU were skipped")
+        if args.device == "cuda":
+            return
+    with joined_world(args.device) as world:
+        print_rows(args, world)
 
 
 if __name__ == "__main__":

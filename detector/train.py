@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,12 @@ from proposals.options import options_from, read_table
 if TYPE_CHECKING:
     from detector.model import Model
     from detector.runtimes.openvino import OpenVinoFeatures
-    from detector.training.feature_cache import FeatureCache
-    from detector.training.region_pool import RegionPool, Source
+    from detector.training.features import FeatureCache
+    from detector.training.loop import Task
+    from detector.training.processes import World
+    from detector.training.regions import RegionPool, Source
+    from detector.training.run_folder import RunFolder
     from detector.training.views import Views
-    from detector.training.world import World
     from proposals.images import Image
 
 PROGRAM = "python -m detector.train"
@@ -85,138 +87,125 @@ def make_parser() -> Parser:
     return parser
 
 
-def _regions(
-    o: FinetuneOptions | HeadOptions,
-    sources: Sequence[Source],
-    names: tuple[str, ...],
-    out: Path,
-    console: Console,
-    world: World,
-) -> RegionPool:
-    """Return the regions of all pictures, proposed and labelled, and say how many there are."""
-    from detector.training.region_pool import PoolOptions, build_pool
-    from detector.training.region_proposals import stored_proposals
+@dataclass(frozen=True)
+class Run:
+    """What every stage is given beside its options: its name, where the run lies, the processes, the console."""
 
-    paths = [path for source in sources for path in source.truth.paths if path is not None]
-    proposals = stored_proposals(o.proposals, paths, out, console, world)
-    wanted = PoolOptions(o.most_foreground, o.most_background, seed=o.pool_seed)
-    if isinstance(o, FinetuneOptions):
-        wanted = replace(wanted, jitter=o.jitter, near=o.near)
-    pool = build_pool(sources, names, proposals, wanted)
-    console.note(
-        f"{len(pool.paths):,} pictures, {(pool.labels > 0).sum():,} foreground and {(pool.labels == 0).sum():,} "
-        f"background regions, {len(names)} classes"
-    )
-    return pool
+    stage: str
+    out: Path
+    world: World
+    console: Console
+
+    def folder(self, o: LoopOptions | HeadOptions, fingerprint: str) -> RunFolder:
+        """Return the run folder, made or taken up; `fingerprint`: of the data."""
+        from detector.training.run_folder import RunFolder
+
+        return self.world.in_turn(lambda: RunFolder(self.out, self.stage, o, fingerprint))
+
+    def regions(
+        self, o: FinetuneOptions | HeadOptions, sources: Sequence[Source], names: tuple[str, ...]
+    ) -> RegionPool:
+        """Return the regions of all pictures, proposed and labelled, and say how many there are."""
+        from detector.training.region_proposals import stored_proposals
+        from detector.training.regions import PoolOptions, build_pool
+
+        paths = [path for source in sources for path in source.truth.paths if path is not None]
+        proposals = stored_proposals(o.proposals, paths, self.out, self.console, self.world)
+        wanted = PoolOptions(o.most_foreground, o.most_background, seed=o.pool_seed)
+        if isinstance(o, FinetuneOptions):
+            wanted = replace(wanted, jitter=o.jitter, near=o.near)
+        pool = build_pool(sources, names, proposals, wanted)
+        self.console.note(
+            f"{len(pool.paths):,} pictures, {(pool.labels > 0).sum():,} foreground and "
+            f"{(pool.labels == 0).sum():,} background regions, {len(names)} classes"
+        )
+        return pool
+
+    def train(self, task: Task, o: LoopOptions, folder: RunFolder, validated: str) -> None:
+        """Train `task`, write its model and the plots; `validated`: the pictures that it is measured on."""
+        from detector.training.loop import Trainer
+        from detector.training.run_folder import draw_plots
+
+        trainer = Trainer(task, o, folder, self.world, self.console)
+        measures = trainer.run()
+        if self.world.first:
+            path = trainer.export()
+            if not draw_plots(folder.path):
+                self.console.note("pip install matplotlib draws the plots")
+            self.console.note(f"wrote {path}")
+        self.world.wait()
+        if measures:
+            self.console.note(", ".join(f"{name} {of:.4f}" for name, of in measures.items()) + f" on {validated}")
 
 
-def _finetune(o: FinetuneOptions, out: Path, console: Console) -> None:
+def _classifier(o: ClassifierOptions, run: Run) -> None:
+    """Open the pictures, and the teachers of a distillation; train."""
+    from detector.training.classifier import ClassifierTask, open_teacher
+    from detector.training.data import open_images
+
+    teachers = o.teachers if isinstance(o, DistillOptions) else ()
+    images = open_images(o.data, classes=o.classes or None, labelled=not teachers, shards_mixed=o.shards_mixed)
+    names = o.classes or images.class_names
+    validation = open_images(o.validation, classes=names or None) if o.validation else None
+    run.console.note(f"{len(images):,} pictures" + ("" if teachers else f" of {len(images.class_names):,} classes"))
+    folder = run.folder(o, images.fingerprint())
+    task = ClassifierTask(o, images, validation, tuple(open_teacher(name, o.size) for name in teachers))
+    run.train(task, o, folder, "validation pictures")
+
+
+def _finetune(o: FinetuneOptions, run: Run) -> None:
     """Pool the regions, keep the frozen layers' outputs, train."""
     from detector.model import find_model
-    from detector.training.feature_cache import fill_cache
+    from detector.training.features import fill_cache
     from detector.training.finetune import FinetuneTask, cache_for, check_start
-    from detector.training.loop import train
-    from detector.training.region_pool import read_sources
-    from detector.training.run_folder import RunFolder
-    from detector.training.world import join_world, leave_world
+    from detector.training.regions import read_sources
 
     model = find_model(o.model)
     check_start(o.model, model)
     sources, names = read_sources(o.data, o.partial, o.classes == "own", o.label_only)
-    world = join_world(o.device)
-    try:
-        console = console if world.first else Console(PROGRAM, quiet=True)
-        pool = _regions(o, sources, names, out, console, world)
-        folder = RunFolder(out, "finetune", o, pool.fingerprint()) if world.first else None
-        world.wait()
-        folder = folder or RunFolder(out, "finetune", o, pool.fingerprint())
-        cache = None
-        if o.frozen and o.keep_features:
-            with console.progress("features", len(pool.paths)) as advance:
-                parts = cache_for(o, out), pool, model, o.frozen, o.cut_precision, o.pool_seed, console.notice
-                cache = fill_cache(*parts, advance) if world.first else None
-                world.wait()
-                cache = cache or fill_cache(*parts)
-        measures = train(FinetuneTask(o, model, pool, cache), o, folder, world, console)
-        if measures:
-            console.note(", ".join(f"{name} {value:.4f}" for name, value in measures.items()) + " on held-out pictures")
-    finally:
-        leave_world(world)
+    pool = run.regions(o, sources, names)
+    folder = run.folder(o, pool.fingerprint())
+    cache = None
+    if o.frozen and o.keep_features:
+        with run.console.progress("features", len(pool.paths)) as advance:
+            parts = cache_for(o, run.out), pool, model, o.frozen, o.cut_precision, o.pool_seed, run.console.notice
+            cache = run.world.in_turn(lambda: fill_cache(*parts, advance))
+    run.train(FinetuneTask(o, model, pool, cache), o, folder, "held-out pictures")
 
 
-def _head(o: HeadOptions, out: Path, console: Console) -> None:
+def _head(o: HeadOptions, run: Run) -> None:
     """Pool the regions, keep the network's features of them, train SVMs or a box regression on these."""
     from detector.model import TRAINED, find_model
     from detector.training.head_stages import check_model, picture_features, pooled_features, train_head
-    from detector.training.region_pool import read_sources
-    from detector.training.run_folder import RunFolder
-    from detector.training.world import join_world, leave_world
+    from detector.training.regions import read_sources
 
-    stage = "svm" if isinstance(o, SvmStageOptions) else "bbox"
     model = find_model(o.model)
     sources, names = read_sources(o.data, o.partial, o.classes == "own")
     check_model(o, model, names)
-    world = join_world("cpu")
-    try:
-        console = console if world.first else Console(PROGRAM, quiet=True)
-        pool = _regions(o, sources, names, out, console, world)
-        if not world.first:
-            return  # one process does the rest
-        RunFolder(out, stage, o, pool.fingerprint())
-        if (out / TRAINED).is_file():
-            console.note(f"{out} holds this run already, finished; nothing is left to do")
-            return
-        with console.progress("features", len(pool.paths)) as advance:
-            cache = pooled_features(o, model, pool, out, console.notice, advance)
-        pictures = picture_features(pool, sources, cache)
-        with console.progress(stage, (2 if stage == "svm" else 1) * len(pool.paths)) as advance:
-            told = train_head(o, model, names, pictures, out / TRAINED, advance)
-        console.note(told)
-    finally:
-        leave_world(world)
+    pool = run.regions(o, sources, names)
+    if not run.world.first:
+        return  # one process does the rest
+    run.folder(o, pool.fingerprint())
+    written = run.out / TRAINED
+    if written.is_file():
+        run.console.note(f"{run.out} holds this run already, finished; nothing is left to do")
+        return
+    with run.console.progress("features", len(pool.paths)) as advance:
+        cache = pooled_features(o, model, pool, run.out, run.console.notice, advance)
+    pictures = picture_features(pool, sources, cache)
+    with run.console.progress(run.stage, (2 if run.stage == "svm" else 1) * len(pool.paths)) as advance:
+        told = train_head(o, model, names, pictures, written, advance)
+    run.console.note(told)
 
 
-def _classifier(o: ClassifierOptions, out: Path, console: Console) -> None:
-    """Open the pictures, and the teachers of a distillation; train."""
-    from detector.training.classifier import ClassifierTask, open_teacher
-    from detector.training.image_sets import open_images
-    from detector.training.loop import train
-    from detector.training.run_folder import RunFolder
-    from detector.training.world import join_world, leave_world
-
-    teachers = o.teachers if isinstance(o, DistillOptions) else ()
-    stage = "distill" if teachers else "classifier"
-    images = open_images(o.data, classes=o.classes or None, labelled=not teachers, shards_mixed=o.shards_mixed)
-    names = o.classes or images.class_names
-    validation = open_images(o.validation, classes=names or None) if o.validation else None
-    world = join_world(o.device)
-    try:
-        console = console if world.first else Console(PROGRAM, quiet=True)
-        console.note(f"{len(images):,} pictures" + (f" of {len(images.class_names):,} classes" if not teachers else ""))
-        folder = RunFolder(out, stage, o, images.fingerprint()) if world.first else None
-        world.wait()
-        folder = folder or RunFolder(out, stage, o, images.fingerprint())
-        task = ClassifierTask(o, images, validation, tuple(open_teacher(name, o.size) for name in teachers))
-        measures = train(task, o, folder, world, console)
-        if measures:
-            console.note(
-                ", ".join(f"{name} {value:.4f}" for name, value in measures.items()) + " on validation pictures"
-            )
-    finally:
-        leave_world(world)
-
-
-def _multibox(o: MultiBoxOptions, out: Path, console: Console) -> None:
+def _multibox(o: MultiBoxOptions, run: Run) -> None:
     """Choose the views and train the heads on the trunk's outputs, which are kept where the views are few."""
     from detector.model import find_model
     from detector.networks.layers import cut_after
     from detector.runtimes.openvino import OpenVinoFeatures
     from detector.training.grid_multibox import GridTask
-    from detector.training.loop import train
     from detector.training.multibox import MultiBoxTask
-    from detector.training.run_folder import RunFolder
     from detector.training.views import build_views
-    from detector.training.world import join_world, leave_world
 
     model = find_model(o.model)
     last = cut_after(model.layers, o.frozen)
@@ -224,38 +213,21 @@ def _multibox(o: MultiBoxOptions, out: Path, console: Console) -> None:
     if isinstance(cuts, tuple) and cuts[0] >= cuts[1]:
         raise ValueError(f"layer '{o.fine}' of the fine grid must come before '{o.frozen}'")
     views = build_views(o.data, o.partial, 1 if o.fine else o.views, o.view_area, o.kept_area, o.pool_seed)
-    world = join_world(o.device)
-    try:
-        console = console if world.first else Console(PROGRAM, quiet=True)
-        console.note(f"{len(views.paths):,} pictures" + ("" if o.fine else f", {len(views):,} views"))
-        folder = RunFolder(out, "multibox", o, views.fingerprint()) if world.first else None
-        world.wait()
-        folder = folder or RunFolder(out, "multibox", o, views.fingerprint())
-        network = OpenVinoFeatures(model, cuts, o.cut_precision, scores=not o.fine)
-        task: GridTask | MultiBoxTask
-        if o.fine:
-            task = GridTask(o, model, views, network, console.notice)
-        else:
-            task = MultiBoxTask(o, model, views, _kept_views(o, out, model, views, network, world, console))
-        measures = train(task, o, folder, world, console)
-        if measures:
-            console.note(", ".join(f"{name} {value:.4f}" for name, value in measures.items()) + " on held-out pictures")
-    finally:
-        leave_world(world)
+    run.console.note(f"{len(views.paths):,} pictures" + ("" if o.fine else f", {len(views):,} views"))
+    folder = run.folder(o, views.fingerprint())
+    network = OpenVinoFeatures(model, cuts, o.cut_precision, scores=not o.fine)
+    task: GridTask | MultiBoxTask
+    if o.fine:
+        task = GridTask(o, model, views, network, run.console.notice)
+    else:
+        task = MultiBoxTask(o, model, views, _kept_views(o, run, model, views, network))
+    run.train(task, o, folder, "held-out pictures")
 
 
-def _kept_views(
-    o: MultiBoxOptions,
-    out: Path,
-    model: Model,
-    views: Views,
-    network: OpenVinoFeatures,
-    world: World,
-    console: Console,
-) -> FeatureCache:
+def _kept_views(o: MultiBoxOptions, run: Run, model: Model, views: Views, network: OpenVinoFeatures) -> FeatureCache:
     """Return the trunk's features of all views; the first process computes them."""
     from detector.model import file_digest
-    from detector.training.feature_cache import keep_features
+    from detector.training.features import keep_features
     from detector.training.views import stretched
 
     key: dict[str, str | int] = {
@@ -269,21 +241,15 @@ def _kept_views(
     def crop(image: Image, row: int, target: Image) -> None:
         stretched(image, views.windows[row], bool(views.mirrored[row]), target)
 
-    def kept(advance: Callable[[int], None]) -> FeatureCache:
-        where = Path(o.cache) if o.cache else out / "cache"
-        return keep_features(where, key, views.paths, views.pictures, network, crop, console.notice, advance)
-
-    with console.progress("features", len(views.paths)) as advance:
-        cache = kept(advance) if world.first else None
-        world.wait()
-        return cache or kept(lambda pictures: None)
+    with run.console.progress("features", len(views.paths)) as advance:
+        parts = Path(o.cache) if o.cache else run.out / "cache", key, views.paths, views.pictures, network
+        return run.world.in_turn(lambda: keep_features(*parts, crop, run.console.notice, advance))
 
 
 def _main(argv: Sequence[str] | None) -> int:
     args = make_parser().parse_intermixed_args(argv)
     o = read_config(args.stage, args.config, args.options)
-    console = Console(PROGRAM, args.quiet)
-    work: dict[str, Callable[[Any, Path, Console], None]] = {
+    work: dict[str, Callable[[Any, Run], None]] = {
         "classifier": _classifier,
         "distill": _classifier,
         "finetune": _finetune,
@@ -291,7 +257,10 @@ def _main(argv: Sequence[str] | None) -> int:
         "bbox": _head,
         "multibox": _multibox,
     }
-    work[args.stage](o, args.out, console)
+    from detector.training.processes import joined_world
+
+    with joined_world("cpu" if isinstance(o, HeadOptions) else o.device) as world:
+        work[args.stage](o, Run(args.stage, args.out, world, Console(PROGRAM, args.quiet or not world.first)))
     return 0
 
 

@@ -1,20 +1,21 @@
 """R-CNN's fine-tuning of a classifier on warped regions (R-CNN section 2.3, GoogLeNet section 8).
 
-With frozen layers what is trained are the layers behind them; the frozen layers' outputs are computed once and kept
-(feature_cache.py), or anew for each region that is drawn. Without, the whole network is trained.
+With frozen layers, the layers behind them are trained; the frozen layers' outputs are computed once and kept
+(features.py), or anew for each region that is drawn. Without, the whole network is trained.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from detector.classes import BACKGROUND, det_classes
 from detector.datasets.ground_truth import Longs
@@ -23,113 +24,48 @@ from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import Conv, Layer, convolutions, cut_after
 from detector.networks.torch_module import ConvReLU, TrainingNetwork, copy_into, fold, start_from, training_network
-from detector.runtimes.base import Classifier
-from detector.runtimes.load import load_classifier
-from detector.runtimes.openvino import OpenVinoFeatures
-from detector.training.feature_cache import FeatureCache
-from detector.training.loop import Batch, Group
-from detector.training.mini_batches import Sampler
+from detector.training.features import FeatureCache
+from detector.training.loop import Group
+from detector.training.mini_batches import PictureCache, RegionBatches, Sampler
 from detector.training.options import FinetuneOptions
-from detector.training.picture_cache import PictureCache
-from detector.training.region_loss import kept_scores_loss, region_loss
-from detector.training.region_pool import RegionPool
+from detector.training.processes import Batch, step_batches
+from detector.training.regions import RegionPool
 from detector.training.run_folder import RunFolder
-from detector.training.step_batches import step_batches
-from detector.training.temperature import fit_temperature, fold_temperature
-from detector.warp import warp
 from detector.weights import Weights, load_weights, save_weights
 from proposals.files import write_text_atomic
 
 VALIDATED = 4096  # held-out regions that are looked at, half of them foreground
 BATCH = 256
+ROUNDS = 100  # of L-BFGS
 
 
-@dataclass
-class RegionBatches:
-    """Makes the mini-batch of a step from cropped regions, or from kept features; picklable, for worker processes.
+def region_loss(logits: Tensor, labels: Tensor, known: Tensor, unlabelled: float = 0.0) -> Tensor:
+    """Return the loss of each region [B]: minus the logarithm of the probability of what is known about it.
 
-    cache: the frozen layers' outputs, kept; frozen: the last of these layers where they are computed anew instead;
-    teachers: whose mean scores come with the regions, beside those that `cache` has where it is `scored`.
+    logits: [B, 1 + C]; labels: int64 [B]; known: bool [B, 1 + C], the classes that the region's picture labels, the
+    background among them. A region with a label is that class. One without is none of the known classes: background or
+    any other, so that the classes that are not known there get no gradient against the background. unlabelled: 0..1,
+    the weight of taking it as background all the same; 1 is the plain softmax loss.
     """
+    log_p = functional.log_softmax(logits.float(), dim=1)
+    plain = -log_p.gather(1, labels[:, None]).squeeze(1)
+    possible = ~known
+    possible[:, BACKGROUND] = True
+    masked = -torch.logsumexp(log_p.masked_fill(~possible, -torch.inf), dim=1)
+    background = unlabelled * plain + (1 - unlabelled) * masked
+    return torch.where(labels == BACKGROUND, background, plain)
 
-    pool: RegionPool
-    sampler: Sampler
-    model: Model
-    rank: int = 0
-    size: int = 1
-    cache: FeatureCache | None = None
-    scored: bool = False
-    frozen: str = ""
-    precision: str = "auto"
-    teachers: tuple[Model, ...] = ()
-    pictures: PictureCache = field(default_factory=lambda: PictureCache(0))
-    _layers: OpenVinoFeatures | None = field(default=None, repr=False)  # loaded by the process that needs them
-    _loaded: list[Classifier] = field(default_factory=list, repr=False)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_layers": None, "_loaded": []}
+def kept_scores_loss(logits: Tensor, scores: Tensor) -> Tensor:
+    """Return how far the network has moved from old scores among the classes, for each region [B].
 
-    def __call__(self, step: int) -> Batch:
-        """Return this process's part of the mini-batch: every `size`-th region."""
-        drawn = self.sampler.draw(step)
-        rows, mirrored = drawn.rows[self.rank :: self.size], drawn.mirrored[self.rank :: self.size]
-        return self.batch(rows, mirrored)
-
-    def batch(self, rows: Longs, mirrored: npt.NDArray[np.bool_]) -> Batch:
-        """Return these regions; kept features are mirrored or not as they were kept."""
-        found = {
-            "labels": torch.from_numpy(self.pool.labels[rows]),
-            "known": torch.from_numpy(self.pool.known_of(rows)),
-        }
-        if self.cache is not None:
-            found["input"] = torch.from_numpy(self.cache.features[rows].astype(np.float32))
-            if self.scored:
-                found["scores"] = torch.from_numpy(self.cache.scores[rows].astype(np.float32))
-            return found
-        crops = self._crops(rows, mirrored, self.model)
-        found["input"] = self._features(crops) if self.frozen else self._normalised(crops)
-        if self.teachers:
-            found["scores"] = torch.from_numpy(self._taught(rows, mirrored, crops))
-        return found
-
-    def _crops(self, rows: Longs, mirrored: npt.NDArray[np.bool_], model: Model) -> npt.NDArray[np.uint8]:
-        """Return the regions warped as `model` takes them, uint8 [B, size, size, 3]."""
-        crops = np.empty((len(rows), model.size, model.size, 3), np.uint8)
-        for place, (row, turned) in enumerate(zip(rows.tolist(), mirrored.tolist(), strict=True)):
-            image = self.pictures.read(self.pool.paths[self.pool.pictures[row]])
-            box = self.pool.boxes[row : row + 1]
-            warp(image, box, model.size, model.fill, mirrored=turned, out=crops[place : place + 1])
-        return crops
-
-    def _normalised(self, crops: npt.NDArray[np.uint8]) -> Tensor:
-        return (torch.from_numpy(crops).permute(0, 3, 1, 2).float() - self.model.mean) / self.model.scale
-
-    def _features(self, crops: npt.NDArray[np.uint8]) -> Tensor:
-        """Return the frozen layers' outputs, float32 [B, C, H, W]."""
-        if self._layers is None:
-            cut = cut_after(self.model.layers, self.frozen)
-            self._layers = OpenVinoFeatures(self.model, cut, self.precision)
-        features = np.empty((len(crops), *self._layers.shape), np.float32)
-
-        def write(start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
-            out[:] = crops[start:stop]
-
-        self._layers.run(len(crops), write, features)
-        return torch.from_numpy(features)
-
-    def _taught(
-        self, rows: Longs, mirrored: npt.NDArray[np.bool_], crops: npt.NDArray[np.uint8]
-    ) -> npt.NDArray[np.float32]:
-        """Return the teachers' mean scores of the same regions, [B, 1 + C]; each sees them as it takes crops."""
-        if not self._loaded:
-            self._loaded = [load_classifier(teacher, "auto", "cpu", "auto", 0) for teacher in self.teachers]
-        shape = self.model.size, self.model.fill
-        seen = [
-            crops if (teacher.size, teacher.fill) == shape else self._crops(rows, mirrored, teacher)
-            for teacher in self.teachers
-        ]
-        scores = [classify(own) for classify, own in zip(self._loaded, seen, strict=True)]
-        return np.asarray(np.mean(scores, axis=0), np.float32)
+    logits, scores: [B, 1 + C]. The Kullback-Leibler divergence of the two distributions over the classes, given that
+    the region is no background: what is an object may be learned anew, what kind it is must not be forgotten.
+    """
+    old = scores[:, 1:].float().clamp_min(1e-8)
+    old = old / old.sum(dim=1, keepdim=True)
+    new = functional.log_softmax(logits[:, 1:].float(), dim=1)
+    return (old * (old.log() - new)).sum(dim=1)
 
 
 class FinetuneTask:
@@ -362,3 +298,42 @@ def _some_of_each(rows: Longs, labels: Longs, seed: int) -> Longs:
 def cache_for(o: FinetuneOptions, folder: Path) -> Path:
     """Return the folder of the kept features."""
     return Path(o.cache) if o.cache else folder / "cache"
+
+
+def fit_temperature(
+    logits: Tensor, labels: Tensor, known: Tensor, weights: Tensor, unlabelled: float
+) -> tuple[float, float]:
+    """Return temperature T and offset b, so that softmax(logits / T + b at the background) has the least loss.
+
+    logits: [N, 1 + C]; labels: int64 [N]; known: bool [N, 1 + C]; weights: [N]; unlabelled: as of `region_loss`.
+    Without regions of both kinds: 1 and 0.
+    """
+    if not ((labels == BACKGROUND).any() and (labels > BACKGROUND).any()):
+        return 1.0, 0.0
+    logits, weights = logits.double(), weights.double() / weights.double().sum()
+    fitted = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # log T, b
+    optimizer = torch.optim.LBFGS([fitted], max_iter=ROUNDS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = (weights * region_loss(_moved(logits, fitted), labels, known, unlabelled)).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return float(fitted[0].detach().exp()), float(fitted[1].detach())
+
+
+def _moved(logits: Tensor, fitted: Tensor) -> Tensor:
+    offset = torch.zeros(logits.shape[1], dtype=logits.dtype)
+    offset[BACKGROUND] = 1
+    return logits * torch.exp(-fitted[0]) + offset * fitted[1]
+
+
+@torch.no_grad()
+def fold_temperature(classifier: ConvReLU, temperature: float, offset: float) -> None:
+    """Make the classifier give logits / temperature, the background's with `offset` added."""
+    assert classifier.conv.bias is not None  # a classifier has one
+    classifier.conv.weight /= temperature
+    classifier.conv.bias /= temperature
+    classifier.conv.bias[BACKGROUND] += offset

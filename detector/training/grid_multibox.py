@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from detector.model import Model
 from detector.multibox import MULTIBOX_FILE, save_multibox
 from detector.runtimes.openvino import OpenVinoFeatures
-from detector.training.loop import Batch, Group
+from detector.training.loop import Group
 from detector.training.options import MultiBoxOptions
+from detector.training.processes import Batch, step_batches
 from detector.training.run_folder import RunFolder
-from detector.training.step_batches import step_batches
 from detector.training.views import Views, boxes_in_window, random_window, stretched
 from proposals.boxes import Boxes, iou
 from proposals.images import Image, ImageError, read_image

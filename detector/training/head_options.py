@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from detector.training.box_regression import BoxRegressionOptions
-from detector.training.svm_head import SvmOptions
+from detector.training.heads import SvmOptions
 
 
 @dataclass(frozen=True)

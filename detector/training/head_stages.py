@@ -16,11 +16,11 @@ from detector.datasets.class_maps import AMBIGUOUS
 from detector.model import BOXES, SVM, Model
 from detector.networks.layers import cut_after, layer_name
 from detector.training.box_regression import train_box_regressor
-from detector.training.feature_cache import FeatureCache, fill_cache
+from detector.training.features import FeatureCache, fill_cache
 from detector.training.head_options import BboxStageOptions, HeadOptions, SvmStageOptions
+from detector.training.heads import train_svms
 from detector.training.picture_features import PictureFeatures
-from detector.training.region_pool import IGNORED, RegionPool, Source
-from detector.training.svm_head import train_svms
+from detector.training.regions import IGNORED, RegionPool, Source
 from detector.weights import load_weights, save_weights
 
 Advance = Callable[[int], None]

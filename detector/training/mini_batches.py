@@ -1,4 +1,4 @@
-"""R-CNN's mini-batches: 32 foreground and 96 background regions, drawn over the whole set (section 2.3).
+"""R-CNN's mini-batches: 32 foreground and 96 background regions, drawn over the whole set and warped (section 2.3).
 
 The batch of step t is a function of the seed and t alone: nothing has to be remembered to go on after a stop, and any
 number of processes can each make their part of it.
@@ -6,13 +6,29 @@ number of processes can each make their part of it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from detector.classes import BACKGROUND
 from detector.datasets.ground_truth import Doubles, Flags, Longs
+from detector.model import Model
+from detector.networks.layers import cut_after
+from detector.runtimes.base import Classifier
+from detector.runtimes.load import load_classifier
+from detector.runtimes.openvino import OpenVinoFeatures
+from detector.training.features import FeatureCache
+from detector.training.processes import Batch
+from detector.training.regions import RegionPool
+from detector.warp import warp
+from proposals.images import Image, read_image
 
 
 class MiniBatch(NamedTuple):
@@ -93,3 +109,115 @@ def balanced_weights(labels: Longs, sets: Longs, balance: float) -> Doubles:
     within /= np.bincount(of_class, within)[of_class]  # sums to 1 in each class
     weights = within * class_counts[of_class] ** (1 - float(balance))
     return np.asarray(weights / weights.mean())
+
+
+class PictureCache:
+    """Reads pictures as `read_image` does, each once as long as it is kept."""
+
+    def __init__(self, megabytes: int) -> None:
+        self._limit, self._held = megabytes * 1_000_000, 0
+        self._pictures: OrderedDict[Path, Image] = OrderedDict()
+
+    def read(self, path: Path) -> Image:
+        """Return the picture, uint8 [H, W, 3]. Raises: what `read_image` raises."""
+        found = self._pictures.get(path)
+        if found is None:
+            found = read_image(path)
+            self._pictures[path] = found
+            self._held += found.nbytes
+            while self._held > self._limit and len(self._pictures) > 1:
+                self._held -= self._pictures.popitem(last=False)[1].nbytes
+        else:
+            self._pictures.move_to_end(path)
+        return found
+
+    def __reduce__(self) -> tuple[type[PictureCache], tuple[int]]:
+        return PictureCache, (self._limit // 1_000_000,)
+
+
+@dataclass
+class RegionBatches:
+    """Makes the mini-batch of a step from cropped regions, or from kept features; picklable, for worker processes.
+
+    cache: the frozen layers' outputs, kept; frozen: the last of these layers where they are computed anew instead;
+    teachers: whose mean scores come with the regions, beside those that `cache` has where it is `scored`.
+    """
+
+    pool: RegionPool
+    sampler: Sampler
+    model: Model
+    rank: int = 0
+    size: int = 1
+    cache: FeatureCache | None = None
+    scored: bool = False
+    frozen: str = ""
+    precision: str = "auto"
+    teachers: tuple[Model, ...] = ()
+    pictures: PictureCache = field(default_factory=lambda: PictureCache(0))
+    _layers: OpenVinoFeatures | None = field(default=None, repr=False)  # loaded by the process that needs them
+    _loaded: list[Classifier] = field(default_factory=list, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_layers": None, "_loaded": []}
+
+    def __call__(self, step: int) -> Batch:
+        """Return this process's part of the mini-batch: every `size`-th region."""
+        drawn = self.sampler.draw(step)
+        rows, mirrored = drawn.rows[self.rank :: self.size], drawn.mirrored[self.rank :: self.size]
+        return self.batch(rows, mirrored)
+
+    def batch(self, rows: Longs, mirrored: npt.NDArray[np.bool_]) -> Batch:
+        """Return these regions; kept features are mirrored or not as they were kept."""
+        found = {
+            "labels": torch.from_numpy(self.pool.labels[rows]),
+            "known": torch.from_numpy(self.pool.known_of(rows)),
+        }
+        if self.cache is not None:
+            found["input"] = torch.from_numpy(self.cache.features[rows].astype(np.float32))
+            if self.scored:
+                found["scores"] = torch.from_numpy(self.cache.scores[rows].astype(np.float32))
+            return found
+        crops = self._crops(rows, mirrored, self.model)
+        found["input"] = self._features(crops) if self.frozen else self._normalised(crops)
+        if self.teachers:
+            found["scores"] = torch.from_numpy(self._taught(rows, mirrored, crops))
+        return found
+
+    def _crops(self, rows: Longs, mirrored: npt.NDArray[np.bool_], model: Model) -> npt.NDArray[np.uint8]:
+        """Return the regions warped as `model` takes them, uint8 [B, size, size, 3]."""
+        crops = np.empty((len(rows), model.size, model.size, 3), np.uint8)
+        for place, (row, turned) in enumerate(zip(rows.tolist(), mirrored.tolist(), strict=True)):
+            image = self.pictures.read(self.pool.paths[self.pool.pictures[row]])
+            box = self.pool.boxes[row : row + 1]
+            warp(image, box, model.size, model.fill, mirrored=turned, out=crops[place : place + 1])
+        return crops
+
+    def _normalised(self, crops: npt.NDArray[np.uint8]) -> Tensor:
+        return (torch.from_numpy(crops).permute(0, 3, 1, 2).float() - self.model.mean) / self.model.scale
+
+    def _features(self, crops: npt.NDArray[np.uint8]) -> Tensor:
+        """Return the frozen layers' outputs, float32 [B, C, H, W]."""
+        if self._layers is None:
+            cut = cut_after(self.model.layers, self.frozen)
+            self._layers = OpenVinoFeatures(self.model, cut, self.precision)
+        features = np.empty((len(crops), *self._layers.shape), np.float32)
+
+        def write(start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
+            out[:] = crops[start:stop]
+
+        self._layers.run(len(crops), write, features)
+        return torch.from_numpy(features)
+
+    def _taught(
+        self, rows: Longs, mirrored: npt.NDArray[np.bool_], crops: npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.float32]:
+        """Return the teachers' mean scores of the same regions, [B, 1 + C]; each sees them as it takes crops."""
+        if not self._loaded:
+            self._loaded = [load_classifier(teacher, "auto", "cpu", "auto", 0) for teacher in self.teachers]
+        shape = self.model.size, self.model.fill
+        seen = [
+            crops if (teacher.size, teacher.fill) == shape else self._crops(rows, mirrored, teacher)
+            for teacher in self.teachers
+        ]
+        scores = [classify(own) for classify, own in zip(self._loaded, seen, strict=True)]
+        return np.asarray(np.mean(scores, axis=0), np.float32)

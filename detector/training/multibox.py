@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from detector.model import Model
 from detector.multibox import MULTIBOX_FILE, save_multibox
-from detector.training.feature_cache import FeatureCache
-from detector.training.loop import Batch, Group
+from detector.training.features import FeatureCache
+from detector.training.loop import Group
 from detector.training.options import MultiBoxOptions
+from detector.training.processes import Batch, step_batches
 from detector.training.run_folder import RunFolder
-from detector.training.step_batches import step_batches
 from detector.training.views import Views
 from proposals.boxes import iou
 from proposals.multibox.decoding import WHOLE, decode_proposals

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from detector.options import DetectOptions
-from detector.training.loop import noted_signals
-from detector.training.region_pool import proposals_of
-from detector.training.world import World
+from detector.training.processes import World, noted_signals
+from detector.training.regions import proposals_of
 from proposals.console import Console
 from proposals.filling import fill
 from proposals.images import MAX_PIXELS

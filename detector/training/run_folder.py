@@ -1,29 +1,41 @@
-"""The folder of one training run: what was asked for, on what, what came of it, and all that going on takes."""
+"""The folder of one training run: its options and data, log, plots, and the checkpoints that it goes on from."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from detector import __version__
-from detector.training.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
-from proposals.files import write_text_atomic
+from proposals.files import write_bytes_atomic, write_text_atomic
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 # options that may change between two parts of a run: they do not change what is learned
 FREE = ("workers", "device", "log_steps", "checkpoint_minutes", "batch_memory", "compile", "cache")
-LOG = "log.jsonl"
+LOG, LAST, BEST = "log.jsonl", "last.pt", "best.pt"
+VALIDATION = "val_"  # what the loop writes before the name of a measure of a validation
 Line = Mapping[str, float | int | str]
+Curves = Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]  # name -> steps [N], values [N]
+
+NOT_DRAWN = ("step", "samples_per_s", "waiting_share")  # of the machine, not of what is learned
+RATE = "learning_rate"
+SHARES = ("score", "foreground", "background")  # shares of right answers
+SHARE_ENDS = ("error", "accuracy")
+LABELS = {"loss": "loss", "accuracy": "accuracy, or error", RATE: "learning rate"}
+MOST_POINTS = 2000  # of a curve; more are means of neighbours
+SIZE, DPI = (8.0, 4.5), 110  # inches, dots an inch
 
 
 class RunFolder:
@@ -149,3 +161,84 @@ def revision() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return answers[0].strip() + ("+changes" if answers[1].strip() else "")
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, texts, lists and dicts of them). Raises: OSError; the old file stays then."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes_atomic(path, buffer.getvalue(), durable=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return what `save_checkpoint` wrote, on the CPU. Raises: OSError; ValueError for a damaged file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a damaged pickle may raise almost anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: a damaged checkpoint ({reason}); remove it to begin the run anew") from None
+    if not isinstance(state, dict) or "step" not in state:
+        raise ValueError(f"{path}: no checkpoint of a training run; remove it to begin the run anew")
+    return state
+
+
+def draw_plots(folder: Path) -> list[Path]:
+    """Draw loss.png, accuracy.png and learning_rate.png from the log.jsonl of a run folder; return what was written.
+
+    A plot without a curve is left out; without matplotlib there are none. Raises: OSError when one cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return []
+    written = []
+    for name, curves in plotted_curves(read_log(folder / LOG)).items():
+        figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")  # not pyplot's, which keeps all figures there are
+        axes = figure.add_subplot()
+        for label, (steps, values) in curves.items():
+            validation = label.startswith(VALIDATION)
+            axes.plot(steps, values, label=label, linewidth=1.2, marker="." if validation or len(steps) == 1 else "")
+        axes.set_xlabel("mini-batches")
+        axes.set_ylabel(LABELS[name])
+        axes.grid(alpha=0.3)
+        axes.legend()
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+        path = folder / f"{name}.png"
+        write_bytes_atomic(path, content.getvalue())
+        written.append(path)
+    return written
+
+
+def plotted_curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, Curves]:
+    """Return the curves of each plot that has some: loss, accuracy and learning_rate, from the lines of a log."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name not in NOT_DRAWN and not isinstance(value, str):
+                points.setdefault(name, []).append((float(line["step"]), float(value)))
+    found: dict[str, dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]] = {}
+    for name, pairs in points.items():
+        table = thinned(np.array(pairs), MOST_POINTS)
+        found.setdefault(plot_of(name), {})[name] = table[:, 0], table[:, 1]
+    return {plot: found[plot] for plot in LABELS if plot in found}
+
+
+def plot_of(name: str) -> str:
+    """Return the plot that a number of the log belongs to; what is neither rate nor share of answers is a loss."""
+    measure = name.removeprefix(VALIDATION)
+    if measure == RATE:
+        return RATE
+    return "accuracy" if measure in SHARES or measure.endswith(SHARE_ENDS) else "loss"
+
+
+def thinned(table: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
+    """Return at most `most` rows for the N of `table` [N, C]: the means of runs of neighbours, as long as needed."""
+    run = -(-len(table) // most)
+    if run <= 1:
+        return table
+    starts = np.arange(0, len(table), run)
+    counts = np.diff(np.append(starts, len(table)))
+    return np.asarray(np.add.reduceat(table, starts) / counts[:, None])

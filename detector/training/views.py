@@ -14,7 +14,7 @@ import numpy.typing as npt
 from detector.datasets.ground_truth import Flags
 from detector.datasets.read import read_dataset
 from detector.samples import samples_folder
-from detector.training.region_pool import SAMPLES
+from detector.training.regions import SAMPLES
 from proposals.boxes import Boxes, area
 from proposals.images import Image, read_image
 

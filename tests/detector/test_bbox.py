@@ -25,9 +25,9 @@ from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
 from detector.runtimes.torch import TorchClassifier
 from detector.train import main as train
 from detector.training.box_regression import BoxRegressionOptions, train_box_regressor
-from detector.training.feature_cache import fill_cache
+from detector.training.features import fill_cache
 from detector.training.head_stages import picture_features
-from detector.training.region_pool import PoolOptions, build_pool, read_sources
+from detector.training.regions import PoolOptions, build_pool, read_sources
 from detector.warp import warp
 from detector.weights import load_weights, save_weights
 from proposals.boxes import as_boxes, iou

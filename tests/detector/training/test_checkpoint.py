@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector.training.checkpoint import load_checkpoint, save_checkpoint
+from detector.training.run_folder import load_checkpoint, save_checkpoint
 
 STATE = {
     "step": 7,

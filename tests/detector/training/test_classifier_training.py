@@ -18,9 +18,8 @@ from detector.runtimes.base import DET
 from detector.runtimes.load import load_classifier
 from detector.train import main
 from detector.training.augmentation import centre_crop
-from detector.training.classifier import ClassifierTask, open_teacher
-from detector.training.image_batches import ImageBatches
-from detector.training.image_sets import ImageSet, open_images
+from detector.training.classifier import ClassifierTask, ImageBatches, open_teacher
+from detector.training.data import ImageSet, open_images
 from detector.training.options import ClassifierOptions, DistillOptions
 from detector.training.run_folder import read_log
 from proposals.images import read_image

@@ -17,10 +17,10 @@ from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
 from detector.networks.torch_module import TrainingNetwork, fold, training_network
 from detector.training import feature_cache
-from detector.training.feature_cache import FeatureCache, fill_cache, mirrored_rows
+from detector.training.features import FeatureCache, fill_cache, mirrored_rows
 from detector.training.finetune import RegionBatches
 from detector.training.mini_batches import Sampler
-from detector.training.region_pool import RegionPool
+from detector.training.regions import RegionPool
 from detector.warp import warp
 from detector.weights import save_weights
 from proposals.images import read_image

@@ -24,13 +24,12 @@ from detector.model import Model, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
 from detector.train import main
-from detector.training.checkpoint import load_checkpoint
-from detector.training.feature_cache import fill_cache
+from detector.training.features import fill_cache
 from detector.training.finetune import FinetuneTask, held_out_pictures, start_classifier
 from detector.training.options import FinetuneOptions
-from detector.training.region_pool import PoolOptions, RegionPool, build_pool, read_sources
-from detector.training.run_folder import read_log
-from detector.training.world import World
+from detector.training.processes import World
+from detector.training.regions import PoolOptions, RegionPool, build_pool, read_sources
+from detector.training.run_folder import load_checkpoint, read_log
 from detector.weights import Weights, load_weights, save_weights
 from proposals.store import PictureProposals, write_store
 from proposals.types import SELECTIVE_SEARCH, Proposals

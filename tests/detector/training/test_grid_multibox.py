@@ -25,8 +25,8 @@ from detector.runtimes.openvino import OpenVinoFeatures
 from detector.samples import samples_folder
 from detector.train import main
 from detector.training.grid_multibox import GREY, GridSamples, GridTask
-from detector.training.loop import Batch
 from detector.training.options import MultiBoxOptions
+from detector.training.processes import Batch
 from detector.training.run_folder import read_log
 from detector.training.views import Views, build_views, stretched
 from detector.weights import save_weights

@@ -27,11 +27,11 @@ from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
 from detector.runtimes.torch import TorchClassifier
 from detector.train import main, read_config
 from detector.training.box_regression import BoxRegressionOptions
-from detector.training.feature_cache import fill_cache
+from detector.training.features import fill_cache
 from detector.training.head_options import BboxStageOptions, SvmStageOptions
 from detector.training.head_stages import picture_features
-from detector.training.region_pool import IGNORED, PoolOptions, RegionPool, Source, build_pool, read_sources
-from detector.training.svm_head import SvmHead, SvmOptions, svm_margins, train_svms
+from detector.training.heads import SvmHead, SvmOptions, svm_margins, train_svms
+from detector.training.regions import IGNORED, PoolOptions, RegionPool, Source, build_pool, read_sources
 from detector.warp import warp
 from detector.weights import load_weights, save_weights
 from proposals.images import read_image

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detector.training.image_sets import ImageSet, open_images
+from detector.training.data import ImageSet, open_images
 from proposals.images import ImageError, read_image
 
 SAMPLES = Path(__file__).parents[3] / "samples"

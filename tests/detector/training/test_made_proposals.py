@@ -16,8 +16,8 @@ from PIL import Image
 
 from detector.datasets.read import read_dataset
 from detector.options import DetectOptions
+from detector.training.processes import World
 from detector.training.region_proposals import stored_proposals
-from detector.training.world import World
 from proposals.console import Console
 from proposals.images import read_image
 from proposals.parts import Parts

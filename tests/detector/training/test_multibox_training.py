@@ -18,7 +18,7 @@ from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
 from detector.samples import samples_folder
 from detector.train import main
-from detector.training.feature_cache import FeatureCache
+from detector.training.features import FeatureCache
 from detector.training.multibox import FeatureRows, MultiBoxTask
 from detector.training.options import MultiBoxOptions
 from detector.training.run_folder import read_log

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from detector.training.region_loss import kept_scores_loss, region_loss
+from detector.training.finetune import kept_scores_loss, region_loss
 
 # probabilities 1/8, 1/2, 1/4, 1/8 of background and three classes
 LOGITS = torch.log(torch.tensor([[1.0, 4.0, 2.0, 1.0]] * 4))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from detector.classes import BACKGROUND, det_names
 from detector.datasets.ground_truth import GroundTruth
-from detector.training.region_pool import (
+from detector.training.regions import (
     IGNORED,
     PoolOptions,
     RegionPool,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from detector.training.loop import averaged_model, learning_rate
 from detector.training.options import LoopOptions
-from detector.training.schedule import Average, learning_rate
 
 
 def options(**fields: Any) -> LoopOptions:
@@ -62,9 +62,11 @@ class Tiny(nn.Module):
         self.norm = nn.BatchNorm1d(2)
 
 
-def averaged(kind: str, decay: float = 0.999, steps: int = 7) -> tuple[Average, Tiny, list[dict[str, np.ndarray]]]:
+def averaged(kind: str, decay: float = 0.999, steps: int = 7) -> tuple[nn.Module, Tiny, list[dict[str, np.ndarray]]]:
     """Return the average over random states of a network, the network at the end, and the states."""
-    network, average, states = Tiny(), Average(kind, decay), []
+    network, states = Tiny(), []
+    average = averaged_model(options(average=kind, ema_decay=decay), network)
+    assert average is not None
     generator = torch.Generator().manual_seed(5)
     for step in range(steps):
         for value in network.state_dict().values():
@@ -73,38 +75,32 @@ def averaged(kind: str, decay: float = 0.999, steps: int = 7) -> tuple[Average, 
             else:
                 value.fill_(step)
         states.append({name: value.numpy().astype(np.float64) for name, value in network.state_dict().items()})
-        average.update(network)
-    return average, network, states
+        average.update_parameters(network)
+    assert int(average.n_averaged) == steps
+    return average.module, network, states
 
 
 def test_the_equal_average_is_the_mean_of_all_steps():
-    average, network, states = averaged("equal")
-    for name, value in average.weights(network).items():
+    average, _, states = averaged("equal")
+    for name, value in average.state_dict().items():
         wanted = states[-1][name] if "num_batches" in name else np.mean([state[name] for state in states], axis=0)
         np.testing.assert_allclose(value.numpy(), wanted, atol=1e-6)
-    assert average.count == 7
 
 
 def test_the_exponential_average_against_a_loop():
-    average, network, states = averaged("ema", 0.8)
+    average, _, states = averaged("ema", 0.8)
     held = states[0]
     for state in states[1:]:
         held = {name: 0.8 * held[name] + 0.2 * state[name] for name in held}
-    for name, value in average.weights(network).items():
+    for name, value in average.state_dict().items():
         wanted = states[-1][name] if "num_batches" in name else held[name]
         np.testing.assert_allclose(value.numpy(), wanted, atol=1e-6)
 
 
-def test_without_an_average_the_weights_are_as_they_are():
-    average, network, states = averaged("none")
-    for name, value in average.weights(network).items():
-        np.testing.assert_allclose(value.numpy(), states[-1][name])
-    assert not average.state
-
-
 def test_the_average_holds_copies():
     average, network, _ = averaged("equal", steps=1)
-    before = average.state["linear.weight"].clone()
+    before = average.state_dict()["linear.weight"].clone()
     with torch.no_grad():
         network.linear.weight.add_(1)
-    assert torch.equal(average.state["linear.weight"], before)
+    assert torch.equal(average.state_dict()["linear.weight"], before)
+    assert averaged_model(options(), network) is None

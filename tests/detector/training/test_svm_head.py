@@ -5,8 +5,8 @@ import pytest
 from sklearn.svm import LinearSVC
 
 from detector.datasets.class_maps import AMBIGUOUS
+from detector.training.heads import NEVER, SvmOptions, _Mining, _Store, negatives, svm_margins, train_svms
 from detector.training.picture_features import PictureFeatures
-from detector.training.svm_head import NEVER, SvmOptions, _Mining, _Store, negatives, svm_margins, train_svms
 
 DEFAULTS = SvmOptions()
 KEEP_ALL = SvmOptions(hard=-1e6, easy=-1e6)  # every negative comes in, and none leaves

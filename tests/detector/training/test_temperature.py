@@ -16,12 +16,10 @@ from detector.model import find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import Conv
 from detector.networks.torch_module import ConvReLU, fold, training_network
-from detector.training.finetune import FinetuneTask
+from detector.training.finetune import FinetuneTask, fit_temperature, fold_temperature, region_loss
 from detector.training.options import FinetuneOptions
-from detector.training.region_loss import region_loss
-from detector.training.region_pool import PoolOptions, RegionPool, build_pool, read_sources
+from detector.training.regions import PoolOptions, RegionPool, build_pool, read_sources
 from detector.training.run_folder import RunFolder
-from detector.training.temperature import fit_temperature, fold_temperature
 from detector.weights import load_weights, save_weights
 from proposals.types import Proposals
 

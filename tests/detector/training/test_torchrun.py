@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from detector.model import find_model
-from detector.training.checkpoint import load_checkpoint
-from detector.training.run_folder import read_log
+from detector.training.run_folder import load_checkpoint, read_log
 from detector.weights import load_weights
 
 pytestmark = pytest.mark.slow

@@ -23,12 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detector.training.checkpoint import load_checkpoint
-from detector.training.loop import Batch, Group, noted_signals, run_length, train
+from detector.training.loop import Group, Trainer, run_length
 from detector.training.options import LoopOptions
-from detector.training.run_folder import RunFolder, read_log
-from detector.training.step_batches import step_batches
-from detector.training.world import World
+from detector.training.processes import Batch, World, noted_signals, step_batches
+from detector.training.run_folder import RunFolder, load_checkpoint, read_log
 from proposals.console import Console, Terminated
 
 
@@ -120,7 +118,11 @@ def options(**fields: Any) -> LoopOptions:
 
 
 def trained(task: SmallTask, path: Path) -> dict[str, float]:
-    return train(task, task.o, RunFolder(path, "small", task.o, "rows"), ALONE, Console("test", quiet=True))
+    folder = RunFolder(path, "small", task.o, "rows")
+    trainer = Trainer(task, task.o, folder, ALONE, Console("test", quiet=True))
+    measures = trainer.run()
+    trainer.export()
+    return measures
 
 
 def exported(task: SmallTask) -> dict[str, Tensor]:
@@ -383,7 +385,7 @@ def test_a_signal_to_another_process_stops_this_one_too(tmp_path: Path):
     task = SmallTask(options())
     folder = RunFolder(tmp_path, "small", task.o, "rows")
     with pytest.raises(Terminated):
-        train(task, task.o, folder, OtherWorld(0, 1, torch.device("cpu")), Console("test", quiet=True))
+        Trainer(task, task.o, folder, OtherWorld(0, 1, torch.device("cpu")), Console("test", quiet=True)).run()
     assert task.exported is None and load_checkpoint(tmp_path / "last.pt")["step"] == 3
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from detector.training.plots import MOST_POINTS, draw_plots, plot_of, plotted_curves, thinned
+from detector.training.run_folder import MOST_POINTS, draw_plots, plot_of, plotted_curves, thinned
 
 LINES = [
     {"step": 20, "learning_rate": 0.01, "loss": 3.0, "error": 0.9, "samples_per_s": 50.0, "waiting_share": 0.1},

@@ -19,7 +19,7 @@ from detector.model import Model, file_digest
 from detector.networks.layers import cut_after
 from detector.runtimes.base import DET, summed_leaves
 from detector.runtimes.openvino import OpenVinoFeatures
-from detector.training.region_pool import RegionPool
+from detector.training.regions import RegionPool
 from detector.warp import warp
 from proposals.files import write_text_atomic
 from proposals.images import Image, ImageError, read_image
