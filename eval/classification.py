@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from math import inf, sqrt
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,21 +17,21 @@ import numpy.typing as npt
 from detector.datasets.ground_truth import Doubles, Longs
 from detector.ensemble import check_heads
 from detector.model import Model, find_model
-from detector.options import DEVICES, MAX_BATCH, MAX_CROP, MIN_CROP, PRECISIONS, RUNTIMES
+from detector.options import DetectOptions
 from detector.report import write_out
-from detector.runtimes.base import DET, IMAGENET, Crops, Scores
+from detector.runtimes.base import CPU_BATCH, DET, IMAGENET, Crops, Scores
 from detector.runtimes.load import load_classifier
 from detector.runtimes.onnx import OnnxClassifier
 from detector.whole_crops import CROPS, protocol_crops
 from eval.labelled import LabelledPictures, Labels, read_labelled
 from proposals.console import FAILED, Console, Parser, UsageError, run
 from proposals.images import ImageError, read_image
+from proposals.options import add_options, options_of
 
 PROGRAM = "python -m eval.classification"
 TOPS = (1, 5)
 CHUNK = 144  # crops that are held at a time, of each size: one picture of the largest protocol
-NORMAL = 1.959964  # 97.5 % quantile of the normal distribution: intervals of 95 %
-UNREAD = -1
+RUNTIME = ("crop_size", "device", "runtime", "precision", "batch_size")
 SHOWN_FAILURES = 5
 
 
@@ -64,7 +64,7 @@ class Member(Protocol):
 DESCRIPTION = """\
 Top-1 and top-5 error of a model, or of an ensemble, whose softmax scores are
 averaged over the crops of a picture and over the models, as in Table 3 of the
-GoogLeNet paper. Intervals are Wilson's, 95 %."""
+GoogLeNet paper. The intervals are Wilson's, of 95 %."""
 
 EPILOG = """\
 DATA is one of
@@ -98,11 +98,10 @@ def ranks(scores: Doubles, labels: Longs) -> Longs:
 
 def wilson(errors: int, count: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share of `errors` among `count` >= 1 (Wilson 1927)."""
-    share, square = errors / count, NORMAL**2 / count
-    centre, half = share + square / 2, NORMAL * sqrt(share * (1 - share) / count + (square / (2 * NORMAL)) ** 2)
-    low = (centre - half) / (1 + square) if errors else 0.0
-    high = (centre + half) / (1 + square) if errors < count else 1.0
-    return low, high
+    from scipy.stats import binomtest
+
+    interval = binomtest(errors, count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def mean_scores(members: Sequence[Member], cut: dict[int, list[npt.NDArray[np.uint8]]]) -> Doubles:
@@ -124,13 +123,14 @@ def classify(
     crops: int,
     failed: Callable[[Path, str], None],
     advance: Callable[[int], None] = lambda steps: None,
-) -> Longs:
-    """Return the place of each picture's own class among the scores, 0 the best, -1 where it cannot be read: [P].
+) -> tuple[Longs, Longs]:
+    """Return the indices of the pictures that can be read, and the places of their classes, 0 the best: [N], [N].
 
-    crops: 1, 10 or 144; `failed` is told each picture that cannot be read and why, `advance` the pictures done.
+    crops: 1, 10 or 144 a picture; `failed` takes each picture that cannot be read and why, `advance` counts pictures.
     The crops of few pictures are held at a time. Raises: ValueError for scores that do not fit the labels' classes.
     """
-    found = np.full(len(pictures.paths), UNREAD, np.int64)
+    read: list[int] = []
+    places = [np.zeros(0, np.int64)]
     classes = len(pictures.class_keys)
     for rows, cut in _cut(pictures, {member.model.size for member in members}, crops, failed, advance):
         scores = mean_scores(members, cut)
@@ -138,8 +138,9 @@ def classify(
             scores = scores[:, 1:]  # without background
         if scores.shape[1] != classes:
             raise ValueError(f"the model gives {scores.shape[1]} scores, the labels are of {classes} classes")
-        found[rows] = ranks(scores, pictures.labels[rows])
-    return found
+        read += rows
+        places.append(ranks(scores, pictures.labels[rows]))
+    return np.array(read, np.int64), np.concatenate(places)
 
 
 def _cut(
@@ -197,18 +198,13 @@ def make_parser() -> Parser:
         "and pictures of none are left out (default: imagenet)",
     )
     parser.add_argument(
-        "--crop-size", type=int, metavar="N", help=f"side of the crops, {MIN_CROP}..{MAX_CROP} (default: the model's)"
-    )
-    parser.add_argument(
         "--sharpness",
         type=float,
         default=0.0,
         metavar="X",
         help="softmax of X times the logits over their standard deviation; 0, the default: plain softmax",
     )
-    for name, choices in (("device", DEVICES), ("runtime", RUNTIMES), ("precision", PRECISIONS)):
-        parser.add_argument(f"--{name}", choices=choices, default="auto", help="(default: auto)")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="crops a step (default: 8)")
+    add_options(parser, DetectOptions, RUNTIME)
     parser.add_argument("--per-class", action="store_true", help="the errors of each class too, worst first")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but what failed")
@@ -217,12 +213,8 @@ def make_parser() -> Parser:
 
 def _evaluate(args: argparse.Namespace) -> int:
     console = Console(PROGRAM, args.quiet)
-    if not 1 <= args.batch_size <= MAX_BATCH:
-        raise UsageError(f"--batch-size must lie in 1..{MAX_BATCH}, got {args.batch_size}")
     if not 0 <= args.sharpness < inf:
         raise UsageError(f"--sharpness must not be below 0, got {args.sharpness}")
-    if args.crop_size is not None and not MIN_CROP <= args.crop_size <= MAX_CROP:
-        raise UsageError(f"--crop-size must lie in {MIN_CROP}..{MAX_CROP}, got {args.crop_size}")
     pictures = read_labelled(args.data, Labels(args.classes), args.images)
     for why, count in pictures.left_out.items():
         console.notice(f"{count:,} picture{'s' if count != 1 else ''} left out: {why}")
@@ -237,12 +229,12 @@ def _evaluate(args: argparse.Namespace) -> int:
             console.notice(f"{path}: {reason}")
 
     with console.progress("classify", len(pictures.paths)) as advance:
-        found = classify(pictures, members, args.crops, failed, advance)
+        read, places = classify(pictures, members, args.crops, failed, advance)
     if len(unread) > SHOWN_FAILURES:
         console.notice(f"and {len(unread) - SHOWN_FAILURES:,} more pictures that cannot be read")
-    if len(unread) == len(found):
-        raise ValueError(f"{args.data}: none of its {len(found):,} pictures can be read; is --images right?")
-    result = summary(pictures, found, args.per_class)
+    if not len(read):
+        raise ValueError(f"{args.data}: none of its {len(unread):,} pictures can be read; is --images right?")
+    result = summary(pictures, read, places, args.per_class)
     result["crops"], result["models"] = args.crops, [member.describe() for member in members]
     result["unreadable"] = [{"path": str(path), "reason": reason} for path, reason in unread]
     write_out(json.dumps(result, indent=2) + "\n" if args.json else _table(result))
@@ -251,40 +243,38 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> list[Member]:
     """Return the members of the ensemble, loaded."""
+    o = options_of(argparse.Namespace(**{name: getattr(args, name) for name in RUNTIME}), DetectOptions)
     members: list[Member] = []
     models: list[Model] = []
     for name in args.model or ["inception_v3"]:
         try:
             if name.casefold().endswith(".onnx"):
-                members.append(OnnxClassifier(Path(name), args.crop_size or 0, args.batch_size, args.classes))
+                members.append(OnnxClassifier(Path(name), o.crop_size, o.batch_size or CPU_BATCH, args.classes))
                 continue
             model = find_model(name)
         except OSError as error:
             raise UsageError(f"--model {error}") from None
-        models.append(replace(model, size=args.crop_size or model.size, sharpness=args.sharpness))
-        members.append(
-            load_classifier(models[-1], args.runtime, args.device, args.precision, args.batch_size, args.classes)
-        )
+        models.append(replace(model, size=o.crop_size or model.size, sharpness=args.sharpness))
+        members.append(load_classifier(models[-1], o.runtime, o.device, o.precision, o.batch_size, args.classes))
     check_heads(models)
     return members
 
 
-def summary(pictures: LabelledPictures, found: Longs, per_class: bool = False) -> dict[str, Any]:
+def summary(pictures: LabelledPictures, read: Longs, places: Longs, per_class: bool = False) -> dict[str, Any]:
     """Return the figures as JSON has them, shares 0..1: of all pictures read, and of each class that has any.
 
-    found: [P], the places of `classify`; at least one picture is read.
+    read, places: of `classify`, one picture at least.
     """
-    read = found[found != UNREAD]
     result: dict[str, Any] = {"pictures": len(read), "classes": len(pictures.class_keys)}
     for top in TOPS:
-        wrong = int((read >= top).sum())
+        wrong = int((places >= top).sum())
         result[f"top{top}_error"], result[f"top{top}_interval"] = wrong / len(read), wilson(wrong, len(read))
     result["left_out"] = dict(pictures.left_out)
     if per_class:
-        labels = pictures.labels[found != UNREAD]
+        labels = pictures.labels[read]
         rows = []
         for label in np.unique(labels).tolist():
-            own = read[labels == label]
+            own = places[labels == label]
             row = {"class": pictures.class_keys[label], "name": pictures.class_names[label], "pictures": len(own)}
             rows.append(row | {f"top{top}_error": float((own >= top).mean()) for top in TOPS})
         keys = [f"top{top}_error" for top in TOPS]

@@ -24,19 +24,19 @@ MAX_RESAMPLES = 10_000
 ENDS = 5  # classes shown of each end of the table
 
 DESCRIPTION = """\
-Compare two prediction files on the same ground truth: mAP of each, their
+Compare two prediction files on the ground truth of --data: mAP of each, their
 difference with its 95 % interval, and the classes by their difference. The
-bootstrap is paired: the same resampled pictures for both, so that what is
-hard in a picture for both does not blur the difference."""
+bootstrap is paired: both are scored on the same resampled pictures. What makes
+a picture hard for both does not blur the difference."""
 
 EPILOG = """\
 examples:
   python -m eval.compare old.txt new.txt --data ILSVRC --split val2
   python -m eval.compare a.json b.json --data val.json --protocol coco --per-class
 
-The interval says how far the choice of pictures could move the difference;
-where it holds 0, these pictures do not decide. exit status: 0 done, 1 failed,
-2 wrong usage."""
+The interval says how far the choice of pictures could move the difference.
+Where it holds 0, these pictures do not decide.
+exit status: 0 done, 1 failed, 2 wrong usage."""
 
 
 def as_table(found: Comparison, data: str, files: tuple[str, str], per_class: bool = False) -> str:
@@ -98,14 +98,14 @@ def make_parser() -> Parser:
     parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument("a", metavar="A", type=Path, help="predictions to compare with")
     parser.add_argument("b", metavar="B", type=Path, help="predictions that are compared")
-    add_data_arguments(parser, "required; samples: the bundled ones")
+    add_data_arguments(parser)
     parser.add_argument(
         "--predictions-format",
         choices=(AUTO, *FORMATS),
         default=AUTO,
         help="of A and B (default: auto, each by itself)",
     )
-    add_score_arguments(parser, "default: 1,000")
+    add_score_arguments(parser)
     parser.add_argument("--per-class", action="store_true", help="every class in the table; --json always has them")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("-q", "--quiet", action="store_true", help="no notes but what was left out")
@@ -121,9 +121,7 @@ def _compare(args: argparse.Namespace) -> int:
     if not 1 <= options.resamples <= MAX_RESAMPLES:
         raise UsageError(f"--resamples must lie in 1..{MAX_RESAMPLES}, got {options.resamples}")
     if not options.data:
-        raise UsageError(
-            "--data is needed: the data set that the predictions are of (--data samples for the bundled ones)"
-        )
+        raise UsageError("--data is needed: the data set of the predictions (--data samples for the bundled ones)")
     data = open_data(options)
     sides = []
     for path in (args.a, args.b):
@@ -132,7 +130,7 @@ def _compare(args: argparse.Namespace) -> int:
             console.notice(note)
         sides.append(predictions)
     a, b = sides
-    found = compare_predictions(data.truth, a, b, data.protocol, args.iou, options.resamples, options.seed)
+    found = compare_predictions(data.truth, a, b, data.protocol, data.iou, options.resamples, options.seed)
     files = str(args.a), str(args.b)
     write_out(as_json(found, data.title, files) if args.json else as_table(found, data.title, files, args.per_class))
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.protocols import PROTOCOLS
 from proposals.console import UsageError
-from proposals.options import read_options
+from proposals.options import add_options, check_options, option, options_of, read_options
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
@@ -24,66 +24,52 @@ FORMATS = (AUTO, "ilsvrc", "voc", "coco", "yolo")
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A data set: its ground truth, its title in outputs, and the protocol by which it is scored."""
+    """A data set, its title in outputs, and how it is scored; iou: None for the protocol's own threshold."""
 
     truth: GroundTruth
     title: str
     protocol: str
+    iou: float | None
 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """The data set and the protocol."""
+    """The data set, the protocol and the intervals. Raises ValueError for a value outside its range."""
 
-    data: str = ""  # empty: the bundled samples
-    format: str = AUTO
-    split: str = "val"
-    protocol: str = AUTO
-    resamples: int = 1000  # of the bootstrap; 0: no intervals
-    seed: int = 0
+    data: str = option(
+        "", "folder of ILSVRC DET, VOC or YOLO, or a COCO JSON file", off="the bundled samples", metavar="PATH"
+    )
+    format: str = option(AUTO, "format of the data", choices=FORMATS)
+    split: str = option("val", "part of the data, such as val, val1, val2, val2_mini, train, test")
+    protocol: str = option(
+        AUTO, "metric; auto is ilsvrc for its 200 classes, voc10 for VOC, else coco", choices=(AUTO, *PROTOCOLS)
+    )
+    iou: float = option(0.0, "IoU threshold", low=0, high=1, off="the protocol's", metavar="IOU")
+    resamples: int = option(1000, "resamples of the bootstrap over the pictures", low=0, off="no intervals")
+    seed: int = option(0, "seed of the bootstrap", low=0)
 
     def __post_init__(self) -> None:
-        if self.protocol not in (AUTO, *PROTOCOLS):
-            raise ValueError(f"protocol must be one of auto, {', '.join(PROTOCOLS)}, got '{self.protocol}'")
-        for name in ("resamples", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_options(self)
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, otherwise: str = "default: the bundled samples") -> None:
-    """Add --data, --format, --split and --config; `otherwise` says what happens without --data."""
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", metavar="PATH", help=f"folder of ILSVRC DET, VOC or YOLO, or a COCO JSON file ({otherwise})"
-    )
-    data.add_argument("--format", choices=FORMATS, help="of the data (default: auto)")
-    data.add_argument("--split", metavar="NAME", help="val (default), val1, val2, val2_mini, train, ...")
-    data.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these settings")
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the data set, and --config."""
+    group = parser.add_argument_group("data")
+    add_options(group, EvalOptions, ("data", "format", "split"))
+    group.add_argument("--config", type=Path, metavar="FILE", help="TOML file of these settings (docs/options.md)")
 
 
-def add_score_arguments(parser: argparse.ArgumentParser, resamples: str) -> argparse._ArgumentGroup:
-    """Add --protocol, --iou, --resamples and --seed, and return their group; `resamples` says what the default is."""
-    score = parser.add_argument_group("score")
-    score.add_argument(
-        "--protocol",
-        choices=(AUTO, *PROTOCOLS),
-        help="(default: auto; ilsvrc for its 200 classes, voc10 for VOC, else coco)",
-    )
-    score.add_argument("--iou", type=float, metavar="T", help="threshold (default: the protocol's)")
-    score.add_argument("--resamples", type=int, metavar="N", help=f"of the bootstrap over pictures ({resamples})")
-    score.add_argument("--seed", type=int, metavar="N", help="of the bootstrap (default: 0)")
-    return score
+def add_score_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options of the protocol and of the bootstrap, and return their group."""
+    group = parser.add_argument_group("score")
+    add_options(group, EvalOptions, ("protocol", "iou", "resamples", "seed"))
+    return group
 
 
 def eval_options(args: argparse.Namespace) -> EvalOptions:
     """Return the options of the TOML file, those of the command line put over them. Raises: UsageError."""
-    iou = getattr(args, "iou", None)
-    if iou is not None and not 0 < iou <= 1:
-        raise UsageError(f"--iou must lie above 0 and not above 1, got {iou:g}")
     try:
-        options = read_options(EvalOptions, args.config)
-        given = {name: getattr(args, name) for name in asdict(options) if getattr(args, name, None) is not None}
-        return replace(options, **given)
+        return options_of(args, EvalOptions, read_options(EvalOptions, args.config))
     except OSError as error:
         raise UsageError(f"cannot read {args.config}: {error.strerror}") from error
     except ValueError as error:
@@ -101,13 +87,13 @@ def open_data(options: EvalOptions) -> Data:
         from detector.samples import samples_folder
 
         truth = read_dataset(samples_folder() / "annotations.json", "coco")
-        return Data(truth, SAMPLES, _protocol(options, truth))
+        return Data(truth, SAMPLES, _protocol(options, truth), options.iou or None)
     path = Path(options.data)
     truth = read_dataset(path, options.format, options.split)
     if not len(truth):
         raise ValueError(f"{options.data}: the split {options.split} has no ground truth; it cannot be scored here")
     title = path.name if path.suffix.lower() == ".json" else f"{path.resolve().name} {options.split}"
-    return Data(truth, title, _protocol(options, truth))
+    return Data(truth, title, _protocol(options, truth), options.iou or None)
 
 
 def _protocol(options: EvalOptions, truth: GroundTruth) -> str:

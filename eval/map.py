@@ -7,7 +7,7 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ from eval.data import (
 from eval.predictions import FORMATS
 from proposals.console import FAILED, Console, Parser, UsageError, run
 from proposals.files import check_folder
-from proposals.options import read_options
+from proposals.options import add_options, flag, options_of, read_options
 
 if TYPE_CHECKING:
     from eval.detector_run import Setup
@@ -41,7 +41,7 @@ HINT = (
     "no data set is given, so this is the shipped model on the bundled samples, which say little: for ILSVRC give "
     "--data FOLDER, that holds the devkit and the pictures, or set `data` in a TOML file and give --config FILE"
 )
-OF_THE_DETECTOR = ("model", "proposals", "detect_config", "out")
+DETECTOR = tuple(f.name for f in fields(DetectOptions) if f.name not in ("threshold", "seed"))  # seed: of the bootstrap
 
 DESCRIPTION = """\
 Score detections: mean average precision by the official ILSVRC protocol, that
@@ -59,8 +59,9 @@ Predictions: ilsvrc, lines `image_id class_id confidence xmin ymin xmax ymax`,
 1-based inclusive; coco, a results list; csv and parquet, columns picture or
 image_id, class or label, score, x1, y1, x2, y2, half-open pixels; voc, files
 ..._CLASS.txt of `picture confidence xmin ymin xmax ymax`; json, of `detect`.
-`found` in the table is recall, at the loosest IoU. The detector's own
-detections are those of a score of at least 0.01. More in docs/evaluation.md.
+`found` in the table is recall, at the loosest IoU. The detector's detections
+are those of a score of at least 0.01. Beyond 200,000 predictions the default is
+200 resamples. More in docs/evaluation.md.
 
 exit status: 0 all done, 1 a picture failed or something could not be read or
 written, 2 wrong usage, 130 interrupted, 143 terminated."""
@@ -89,16 +90,10 @@ def make_parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("predictions")
     what.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; without it the detector runs")
     what.add_argument("--predictions-format", choices=(AUTO, *FORMATS), default=AUTO, help="(default: auto)")
-    what.add_argument("--model", metavar="NAME", help="of the detector, or a weights file")
-    what.add_argument("--proposals", choices=("ss", "multibox", "both"), help="of the detector")
-    what.add_argument(
-        "--detect-config",
-        type=Path,
-        metavar="FILE",
-        help="TOML file of the detector's settings: multibox, objectness, vote, ... (docs/options.md)",
-    )
     what.add_argument("--out", type=Path, metavar="FILE", help="Parquet file of the detector's predictions, resumable")
-    score = add_score_arguments(parser, f"0: no intervals; default: 1,000, beyond {MANY:,} predictions {FEWER}")
+    what.add_argument("--detect-config", type=Path, metavar="FILE", help="TOML file of the detector (docs/options.md)")
+    add_options(parser.add_argument_group("detector"), DetectOptions, DETECTOR)
+    score = add_score_arguments(parser)
     score.add_argument(
         "--det-classes",
         action="store_true",
@@ -144,13 +139,12 @@ def _map(args: argparse.Namespace) -> int:
 def _check_usage(args: argparse.Namespace, options: EvalOptions) -> None:
     """Raise UsageError where options do not go together or an output cannot be written, before any work is done."""
     if args.predictions is not None:
-        given = [name for name in OF_THE_DETECTOR if getattr(args, name) is not None]
+        given = [name for name in (*DETECTOR, "detect_config", "out") if getattr(args, name) is not None]
         if given:
-            option = f"--{given[0].replace('_', '-')}"
-            raise UsageError(f"{option} is for a run of the detector, --predictions instead of one")
+            raise UsageError(f"{flag(given[0])} is for a run of the detector, --predictions instead of one")
         if not options.data:
             raise UsageError(
-                "--predictions needs --data: the data set that they are of (--data samples for the bundled ones)"
+                "--predictions needs --data: the data set of the predictions (--data samples for the bundled ones)"
             )
     for path in (args.report, args.out):
         if path is None:
@@ -168,9 +162,9 @@ def _setup(args: argparse.Namespace) -> Setup:
     from eval.detector_run import evaluation_options, setup
 
     try:
-        options = read_options(DetectOptions, args.detect_config)
-        chosen = {name: getattr(args, name) for name in ("model", "proposals") if getattr(args, name) is not None}
-        return setup(evaluation_options(replace(options, **chosen)))
+        base = read_options(DetectOptions, args.detect_config)
+        own = argparse.Namespace(**{name: getattr(args, name) for name in DETECTOR})
+        return setup(evaluation_options(options_of(own, DetectOptions, base)))
     except (OSError, ValueError) as error:
         raise UsageError(str(error)) from error
 
@@ -204,7 +198,7 @@ def _read(args: argparse.Namespace, data: Data, console: Console) -> _Source:
     predictions, notes = read_predictions(args.predictions, data.truth, args.predictions_format)
     for note in notes:
         console.notice(note)
-    thresholds = iou_thresholds(data.truth, data.protocol, args.iou)
+    thresholds = iou_thresholds(data.truth, data.protocol, data.iou)
     found = read_run(args.predictions, data.truth, thresholds) or Found(predictions)
     return _Source(found, args.predictions.name, tuple(notes))
 
@@ -214,7 +208,7 @@ def _detect(args: argparse.Namespace, options: EvalOptions, data: Data, detector
     from eval.detector_run import default_file, detect
     from eval.errors.analysis import iou_thresholds
 
-    thresholds = iou_thresholds(data.truth, data.protocol, args.iou)
+    thresholds = iou_thresholds(data.truth, data.protocol, data.iou)
     with contextlib.ExitStack() as stack:
         path = args.out
         if path is None and options.data:
@@ -248,14 +242,14 @@ def _score(args: argparse.Namespace, options: EvalOptions, data: Data, found: Fo
     from eval.summary import Scored
 
     truth, predictions = data.truth, found.predictions
-    evaluation = evaluate(data.protocol, truth, predictions, args.iou)
+    evaluation = evaluate(data.protocol, truth, predictions, data.iou)
     resamples = options.resamples
     if args.resamples is None and len(predictions) > MANY:
         resamples = min(resamples, FEWER)
     intervals = bootstrap_intervals(evaluation, truth, predictions, resamples, options.seed) if resamples else None
     analysis = None
     if args.errors or args.report is not None:
-        analysis = analyse(truth, predictions, evaluation, iou=args.iou, proposals=found.proposals, raw=found.raw)
+        analysis = analyse(truth, predictions, evaluation, iou=data.iou, proposals=found.proposals, raw=found.raw)
     return Scored(data.title, truth, predictions, evaluation, intervals, analysis)
 
 

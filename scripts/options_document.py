@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from detector.options import DetectOptions
+from eval.data import EvalOptions
 from proposals.files import write_text_atomic
 from proposals.options import options_table
 
@@ -25,9 +26,17 @@ A value outside its range, an unknown key, and an option without effect beside t
 """
 
 
+EVALUATION = """
+## Evaluation
+
+`python -m eval.map`, `eval.compare` and, of the data, `eval.recall`: `eval.data.EvalOptions`.
+
+"""
+
+
 def document() -> str:
     """Return the page."""
-    return HEAD + options_table(DetectOptions)
+    return HEAD + options_table(DetectOptions) + EVALUATION + options_table(EvalOptions)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from eval.predictions.table import Predictions
 from eval.protocols.evaluation import Evaluation, Matches
 from eval.protocols.ilsvrc import picture_rank
-from eval.protocols.matching import BEST_FREE_OR_CROWD, match, rank
+from eval.protocols.matching import best_free_or_crowd, match, rank
 
 IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())  # as pycocotools has them
 MAX_PREDICTIONS = 100  # of a class in a picture
@@ -46,7 +46,7 @@ def coco_matches(truth: GroundTruth, predictions: Predictions, ious: Sequence[fl
             predictions,
             ranking,
             np.full(len(truth), min(iou, UNDER_ONE)),
-            BEST_FREE_OR_CROWD,
+            best_free_or_crowd,
             ignored=truth.crowd,
             uncounted=uncounted,
         )

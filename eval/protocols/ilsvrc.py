@@ -8,7 +8,7 @@ from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from eval.predictions.table import Predictions
 from eval.protocols.average_precision import class_average_precision
 from eval.protocols.evaluation import Evaluation
-from eval.protocols.matching import BEST_FREE, match, rank
+from eval.protocols.matching import best_free, match, rank
 
 IOU = 0.5
 TOLERANCE = 10  # pixels that small boxes are forgiven
@@ -36,7 +36,7 @@ def evaluate_ilsvrc(truth: GroundTruth, predictions: Predictions, iou: float = I
         predictions,
         rank(predictions, classes, picture_rank(truth)),
         box_thresholds(truth, iou),
-        BEST_FREE,
+        best_free,
         ignored=barred[truth.pictures, truth.labels] | truth.crowd,
         uncounted=barred[predictions.pictures, predictions.labels],
     )

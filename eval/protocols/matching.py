@@ -1,6 +1,9 @@
-"""Which prediction takes which ground-truth box: one kernel, greedy by falling score, for all protocols."""
+"""Which prediction takes which ground-truth box, greedy by falling score: a kernel for each protocol's rule."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +13,28 @@ from eval.predictions.table import Predictions
 from eval.protocols.evaluation import FALSE_POSITIVE, NOT_COUNTED, TRUE_POSITIVE, Matches
 from proposals.compiled import compiled_exactly
 
-# What a prediction may take:
-BEST_FREE = 0  # ILSVRC: the best of the boxes that are still free and whose own threshold it reaches
-BEST = 1  # VOC: the best of all; if that one is taken, the prediction is a false positive
-BEST_FREE_OR_CROWD = 2  # COCO: the best free one; else a crowd, by the share of the prediction inside it
+
+class Problem(NamedTuple):
+    """M predictions and N ground-truth boxes as a rule takes them.
+
+    order: the rows of the predictions, best first; keys [M], of class and picture; boxes [M, 4];
+    truth_keys [N], never falling; rows [N], the ground-truth row at each of these places; by row: truth_boxes [N, 4];
+    thresholds [N], the IoU that each asks for; ignored [N], what does not count; crowd [N].
+    """
+
+    order: Longs
+    keys: Longs
+    boxes: Doubles
+    truth_keys: Longs
+    rows: Longs
+    truth_boxes: Doubles
+    thresholds: Doubles
+    ignored: Flags
+    crowd: Flags
+
+
+Outcomes = npt.NDArray[np.int8]
+Rule = Callable[[Problem, Outcomes, Longs], None]  # fills outcome [M] and taken [M], the row that each takes
 
 
 def rank(predictions: Predictions, classes: int, picture_rank: Longs | None = None) -> tuple[Longs, Longs]:
@@ -38,42 +59,33 @@ def match(
     predictions: Predictions,
     ranking: tuple[Longs, Longs],
     thresholds: Doubles,
-    rule: int,
+    rule: Rule,
     ignored: Flags,
     uncounted: Flags | None = None,
 ) -> Matches:
     """Return what becomes of each prediction.
 
-    thresholds: the IoU that each ground-truth box [N] asks for; rule: BEST_FREE, BEST or BEST_FREE_OR_CROWD;
-    ignored: bool [N], boxes that do not count, nor do predictions that take them; uncounted: bool [M], predictions
-    that do not count from the start. IoU of half-open boxes here is that of +1 widths on 1-based inclusive ones.
+    thresholds: the IoU that each ground-truth box [N] asks for; rule: `best_free`, `best_of_all` or
+    `best_free_or_crowd`; ignored: bool [N], boxes that do not count, nor do predictions that take them; uncounted:
+    bool [M], predictions that do not count from the start. IoU of half-open boxes here is that of +1 widths on 1-based
+    inclusive ones.
     """
     order, starts = ranking
-    classes = len(truth.class_names)
     keys = _keys(predictions.labels, predictions.pictures, len(truth.names))
     truth_keys = _keys(truth.labels, truth.pictures, len(truth.names))
-    by_key = np.argsort(truth_keys, kind="stable")
-    if rule != BEST:  # what counts comes first, as in COCO
-        by_key = np.lexsort((ignored, truth_keys))
+    rows = np.lexsort((ignored, truth_keys))  # of a class in a picture, what counts comes first
+    if rule is best_of_all:
+        rows = np.argsort(truth_keys, kind="stable")
     outcome = np.full(len(predictions), FALSE_POSITIVE, np.int8)
     if uncounted is not None:
         outcome[uncounted] = NOT_COUNTED
     taken = np.full(len(predictions), -1, np.int64)
-    _match(
-        order,
-        keys,
-        predictions.boxes,
-        truth_keys[by_key],
-        by_key,
-        truth.boxes,
-        thresholds,
-        ignored,
-        truth.crowd,
-        rule,
-        outcome,
-        taken,
+    boxes, truth_boxes = predictions.boxes, truth.boxes
+    problem = Problem(
+        order, keys, boxes, truth_keys[rows], rows, truth_boxes, thresholds, np.asarray(ignored), truth.crowd
     )
-    positives = np.bincount(truth.labels[~ignored], minlength=classes + 1)[1:]
+    rule(problem, outcome, taken)
+    positives = np.bincount(truth.labels[~ignored], minlength=len(truth.class_names) + 1)[1:]
     return Matches(order, starts, outcome, taken, ~ignored, positives)
 
 
@@ -82,56 +94,99 @@ def _keys(labels: npt.NDArray[np.integer], pictures: npt.NDArray[np.integer], co
 
 
 @compiled_exactly
-def _match(
-    order: Longs,
-    keys: Longs,
-    boxes: Doubles,
-    truth_keys: Longs,  # [N], rising
-    rows: Longs,  # [N], the ground-truth row of each key
-    truth_boxes: Doubles,
-    thresholds: Doubles,
-    ignored: Flags,
-    crowd: Flags,
-    rule: int,
-    outcome: npt.NDArray[np.int8],
-    taken: Longs,
-) -> None:
-    """Fill `outcome` [M] and `taken` [M], the predictions seen in the order of `order`."""
-    free = np.ones(len(rows), np.bool_)  # by place in `rows`
-    for row in order:
+def best_free(problem: Problem, outcome: Outcomes, taken: Longs) -> None:
+    """ILSVRC: a prediction takes the best of the boxes that are free and whose own threshold it reaches."""
+    p = problem
+    free = np.ones(len(p.rows), np.bool_)  # by place in `rows`
+    for row in p.order:
         if outcome[row] == NOT_COUNTED:
             continue
-        key = keys[row]
-        place = np.searchsorted(truth_keys, key)
-        best, best_iou = -1, -1.0
-        x1, y1, x2, y2 = boxes[row, 0], boxes[row, 1], boxes[row, 2], boxes[row, 3]
-        own = (x2 - x1) * (y2 - y1)
-        while place < len(rows) and truth_keys[place] == key:
-            other = rows[place]
-            if rule != BEST and best >= 0 and ignored[other] and not ignored[rows[best]]:
+        place = np.searchsorted(p.truth_keys, p.keys[row])
+        best, best_iou = -1, 0.0
+        while place < len(p.rows) and p.truth_keys[place] == p.keys[row]:
+            other = p.rows[place]
+            if p.ignored[other] and best >= 0 and not p.ignored[p.rows[best]]:
                 break  # a box that counts has been found
-            if rule == BEST or free[place] or (rule == BEST_FREE_OR_CROWD and crowd[other]):
-                width = min(x2, truth_boxes[other, 2]) - max(x1, truth_boxes[other, 0])
-                height = min(y2, truth_boxes[other, 3]) - max(y1, truth_boxes[other, 1])
-                iou = 0.0
-                if width > 0 and height > 0:
-                    shared = width * height
-                    area = (truth_boxes[other, 2] - truth_boxes[other, 0]) * (
-                        truth_boxes[other, 3] - truth_boxes[other, 1]
-                    )
-                    union = own if rule == BEST_FREE_OR_CROWD and crowd[other] else own + area - shared
-                    iou = shared / union
-                better = iou > best_iou or (rule == BEST_FREE_OR_CROWD and iou == best_iou)
-                if iou > 0 and better and (rule == BEST or iou >= thresholds[other]):
+            if free[place]:
+                iou = _shared(p.boxes[row], p.truth_boxes[other], False)
+                if iou > best_iou and iou >= p.thresholds[other]:
                     best, best_iou = place, iou
             place += 1
-        if best < 0 or best_iou < thresholds[rows[best]]:
+        if best < 0:
             continue
-        if ignored[rows[best]]:
+        if p.ignored[p.rows[best]]:
             outcome[row] = NOT_COUNTED
-            if rule == BEST_FREE_OR_CROWD:
-                free[best] = False
+        else:
+            outcome[row] = TRUE_POSITIVE
+            taken[row] = p.rows[best]
+            free[best] = False
+
+
+@compiled_exactly
+def best_of_all(problem: Problem, outcome: Outcomes, taken: Longs) -> None:
+    """VOC: a prediction belongs to the box with the largest IoU; where that one is taken, it is a false positive."""
+    p = problem
+    free = np.ones(len(p.rows), np.bool_)
+    for row in p.order:
+        if outcome[row] == NOT_COUNTED:
+            continue
+        place = np.searchsorted(p.truth_keys, p.keys[row])
+        best, best_iou = -1, 0.0
+        while place < len(p.rows) and p.truth_keys[place] == p.keys[row]:
+            iou = _shared(p.boxes[row], p.truth_boxes[p.rows[place]], False)
+            if iou > best_iou:
+                best, best_iou = place, iou
+            place += 1
+        if best < 0 or best_iou < p.thresholds[p.rows[best]]:
+            continue
+        if p.ignored[p.rows[best]]:
+            outcome[row] = NOT_COUNTED
         elif free[best]:
             outcome[row] = TRUE_POSITIVE
-            taken[row] = rows[best]
+            taken[row] = p.rows[best]
             free[best] = False
+
+
+@compiled_exactly
+def best_free_or_crowd(problem: Problem, outcome: Outcomes, taken: Longs) -> None:
+    """COCO: a prediction takes the best free box, the last of equal ones; else a crowd that holds enough of it.
+
+    A crowd can be taken by any number of predictions; what it asks for is the share of the prediction inside it.
+    """
+    p = problem
+    free = np.ones(len(p.rows), np.bool_)
+    for row in p.order:
+        if outcome[row] == NOT_COUNTED:
+            continue
+        place = np.searchsorted(p.truth_keys, p.keys[row])
+        best, best_iou = -1, 0.0
+        while place < len(p.rows) and p.truth_keys[place] == p.keys[row]:
+            other = p.rows[place]
+            if p.ignored[other] and best >= 0 and not p.ignored[p.rows[best]]:
+                break  # a box that counts has been found
+            if free[place] or p.crowd[other]:
+                iou = _shared(p.boxes[row], p.truth_boxes[other], p.crowd[other])
+                if iou > 0 and iou >= best_iou and iou >= p.thresholds[other]:
+                    best, best_iou = place, iou
+            place += 1
+        if best < 0:
+            continue
+        free[best] = False
+        if p.ignored[p.rows[best]]:
+            outcome[row] = NOT_COUNTED
+        else:
+            outcome[row] = TRUE_POSITIVE
+            taken[row] = p.rows[best]
+
+
+@compiled_exactly
+def _shared(box: Doubles, other: Doubles, of_box: bool) -> float:
+    """Return the IoU of two boxes, or where `of_box` the share of the first one that lies in the other."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    if not (width > 0 and height > 0):
+        return 0.0
+    own, shared = (box[2] - box[0]) * (box[3] - box[1]), width * height
+    if of_box:
+        return float(shared / own)
+    return float(shared / (own + (other[2] - other[0]) * (other[3] - other[1]) - shared))

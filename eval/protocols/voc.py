@@ -8,7 +8,7 @@ from detector.datasets.ground_truth import GroundTruth
 from eval.predictions.table import Predictions
 from eval.protocols.average_precision import average_precision, average_precision_11, class_average_precision
 from eval.protocols.evaluation import Evaluation
-from eval.protocols.matching import BEST, match, rank
+from eval.protocols.matching import best_of_all, match, rank
 
 IOU = 0.5
 MEASURES = {2007: average_precision_11, 2010: average_precision}
@@ -27,7 +27,7 @@ def evaluate_voc(truth: GroundTruth, predictions: Predictions, year: int = 2010,
         predictions,
         rank(predictions, len(truth.class_names)),
         np.full(len(truth), iou),
-        BEST,
+        best_of_all,
         ignored=truth.difficult | truth.crowd,
     )
     ap = class_average_precision(matches, MEASURES[year])

@@ -102,7 +102,7 @@ def test_summary_of_five_pictures_by_hand(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("".join(f"{name}.png {label}\n" for name, label in rows))
     pictures = read_labelled(path, Labels("imagenet"))
-    found = summary(pictures, np.array([0, 5, 4, 0, -1]), per_class=True)  # the last one could not be read
+    found = summary(pictures, np.arange(4), np.array([0, 5, 4, 0]), per_class=True)  # the last one could not be read
     assert (found["pictures"], found["top1_error"], found["top5_error"]) == (4, 0.5, 0.25)
     assert found["top1_interval"] == wilson(2, 4)
     assert [(row["class"], row["pictures"], row["top1_error"], row["top5_error"]) for row in found["per_class"]] == [
@@ -147,7 +147,8 @@ def test_classify_equals_one_picture_at_a_time(member, listed):
     pictures = read_labelled(listed, Labels("imagenet"))
     assert pictures.labels.tolist() == [CAT, EAGLE, 207]
     moved, failed = [], []
-    found = classify(pictures, [member], 10, lambda *what: failed.append(what), moved.append)
+    read, found = classify(pictures, [member], 10, lambda *what: failed.append(what), moved.append)
+    assert read.tolist() == [0, 1, 2]
     for path, label, rank in zip(pictures.paths, pictures.labels, found, strict=True):
         scores = member(protocol_crops(read_image(path), 96, 10)).astype(float).mean(axis=0)
         assert (np.argsort(-scores, kind="stable") == label).argmax() == rank
@@ -156,9 +157,9 @@ def test_classify_equals_one_picture_at_a_time(member, listed):
 
 def test_chunks_do_not_matter(member, listed, monkeypatch):
     pictures = read_labelled(listed, Labels("imagenet"))
-    whole = classify(pictures, [member], 1, print)
+    _, whole = classify(pictures, [member], 1, print)
     monkeypatch.setattr("eval.classification.CHUNK", 1)
-    np.testing.assert_array_equal(classify(pictures, [member], 1, print), whole)
+    np.testing.assert_array_equal(classify(pictures, [member], 1, print)[1], whole)
 
 
 def test_a_member_of_other_classes_does_not_fit(listed):
@@ -352,8 +353,8 @@ def test_malformed_sets_get_one_clear_line(tmp_path, capsys, name, content, mess
     ("arguments", "message"),
     [
         (["--crops", "5"], "invalid choice: 5"),
-        (["--batch-size", "0"], "--batch-size must lie in 1..1024, got 0"),
-        (["--crop-size", "9"], "--crop-size must lie in 75..640, got 9"),
+        (["--batch-size", "1025"], "--batch-size: must lie in 0..1024, got 1025"),
+        (["--crop-size", "9"], "lie in 75..640, got 9"),
         (["--sharpness", "nan"], "--sharpness must not be below 0, got nan"),
         (["--model", "resnet"], "--model resnet: no model of that name and no file"),
         (["--classes", "coco"], "invalid choice: 'coco'"),

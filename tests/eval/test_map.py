@@ -246,9 +246,9 @@ def test_a_damaged_picture_is_skipped_said_and_costs_the_status(
     ("args", "status", "message"),
     [
         (["--protocol", "voc08"], 2, "invalid choice: 'voc08'"),
-        (["--iou", "0"], 2, "--iou must lie above 0 and not above 1, got 0"),
-        (["--iou", "high"], 2, "invalid float value: 'high'"),
-        (["--resamples", "-1"], 2, "resamples must not be negative"),
+        (["--iou", "1.5"], 2, "--iou: must lie in 0..1, got 1.5"),
+        (["--iou", "high"], 2, "--iou: must be a number, got 'high'"),
+        (["--resamples", "-1"], 2, "--resamples: must be at least 0, got -1"),
         (["--data", "nowhere"], 1, "nowhere: No such file or directory"),
         (["--config", "nowhere.toml"], 2, "cannot read nowhere.toml: No such file or directory"),
         (["--report", "."], 2, ". is a folder; give the name of a file"),
@@ -258,6 +258,7 @@ def test_a_damaged_picture_is_skipped_said_and_costs_the_status(
         (["--data", "bad.json", "--predictions", "lines.txt"], 1, "bad.json"),
         (["--predictions", "lines.txt", "--out", "o.parquet"], 2, "--out is for a run of the detector"),
         (["--data", "", "--predictions", "lines.txt"], 2, "--predictions needs --data"),
+        (["--predictions", "lines.txt", "--vote", "0"], 2, "--vote is for a run of the detector"),
         (["--config", "bad.toml"], 2, "unknown key 'protocl'; the nearest one is 'protocol'"),
     ],
 )
