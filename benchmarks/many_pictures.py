@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from machine import machine
 from PIL import Image
 
-from detector.detector import Detector
+from detector.detector import Detector, Trace
 from detector.options import DetectOptions
 from detector.samples import samples_folder
 from detector.stream import detect_stream
@@ -36,6 +37,17 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def traces(items: Iterable[Path], detector: Detector, ahead: int) -> Iterator[Trace]:
+    """Yield what the detector makes of each picture; `ahead` 0: one after another, without threads."""
+    if not ahead:
+        yield from (detector.trace(read_image(path)) for path in items)
+        return
+    for _, result, _ in detect_stream(items, read_image, lambda: detector, ahead):
+        if isinstance(result, Exception):
+            raise result
+        yield result
+
+
 def measure(folder: Path, pictures: int, ahead: int, model: str) -> dict[str, float]:
     """Return pictures/s and CPU-s a picture, the seconds of each stage, and MB after `EARLY` and all pictures."""
     paths = sorted(folder.glob("*.png"))
@@ -45,13 +57,11 @@ def measure(folder: Path, pictures: int, ahead: int, model: str) -> dict[str, fl
     early = crops = detections = 0.0
     begin, cpu = time.perf_counter(), time.process_time()
     items = itertools.islice(itertools.cycle(paths), pictures)
-    for number, outcome in enumerate(detect_stream(items, read_image, detector, ahead), start=1):
-        if isinstance(outcome.result, Exception):
-            raise outcome.result
-        for stage, seconds in outcome.result.seconds.items():
+    for number, trace in enumerate(traces(items, detector, ahead), start=1):
+        for stage, seconds in trace.seconds.items():
             stages[stage] = stages.get(stage, 0.0) + seconds / pictures
-        crops += outcome.result.crops / pictures
-        detections += len(outcome.result.detections)
+        crops += trace.crops / pictures
+        detections += len(trace.detections)
         if number == min(EARLY, pictures):
             early = peak_memory()
     wall, work = time.perf_counter() - begin, time.process_time() - cpu

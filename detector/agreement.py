@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from detector.inputs import Picture, expand
 from detector.model import Model
 from detector.options import DetectOptions
 from detector.runtimes.base import Crops, Scores
-from detector.samples import sample_path, samples_folder
+from detector.samples import samples_folder
 from detector.warp import warp
-from proposals.image_files import Problem, read_list
+from proposals.image_files import Problem, find_images, read_list
 from proposals.images import ImageError, read_image
 from proposals.selective.search import selective_search
 
@@ -67,14 +67,12 @@ def picture_paths(names: Sequence[str]) -> list[Path]:
             found += listed
         else:
             found.append(name)
-    pictures = []
-    for item in expand(found, sample_path, lambda text: None):
+    pictures: list[Path] = []
+    for item in chain.from_iterable(map(find_images, found)):
         if isinstance(item, Problem):
             raise ValueError(f"{item.name}: {item.reason}")
-        if not isinstance(item, Picture) or item.path is None:
-            raise ValueError(f"{item.name}: no picture file; give pictures, a folder or a list")
-        pictures.append(item.path)
-    return pictures
+        pictures.append(item)
+    return list(dict.fromkeys(pictures))
 
 
 def proposal_crops(

@@ -67,7 +67,7 @@ class Detector:
         self.multibox = None if o.proposals == "ss" else _multibox(o)
         if o.backend == "own" and o.proposals != "multibox":
             threading.Thread(target=_warm_up).start()  # no daemon: the end of Python would abort inside its kernels
-        names = [o.model, *(name.strip() for name in o.ensemble.split(",") if name.strip())]
+        names = [o.model, *o.further_models]
         models = [_model(name, o.crop_size) for name in names]
         check_heads(models)
         moved = [o.bbox and number == 0 for number in range(len(models))]  # the first network tells where boxes go
@@ -97,11 +97,15 @@ class Detector:
         """Return what is in `image` (uint8 RGB [H, W, 3]), by falling score. Raises: ValueError for another array."""
         return self.trace(image).detections
 
-    def trace(self, image: Image) -> Trace:
-        """Return the detections of `image` together with what each stage made on the way."""
+    def trace(self, image: Image, proposals: Proposals | None = None) -> Trace:
+        """Return the detections of `image` together with what each stage made on the way.
+
+        proposals: the regions to look at; None: those of `propose`.
+        """
         check_image(image)
         clock = _Clock()
-        proposals = self.propose(image)
+        if proposals is None:
+            proposals = self.propose(image)
         clock.stop("propose")
         found = self.score(image, proposals)
         clock.stop("classify")

@@ -132,3 +132,8 @@ class DetectOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+
+    @property
+    def further_models(self) -> tuple[str, ...]:
+        """The names in `ensemble`."""
+        return tuple(name.strip() for name in self.ensemble.split(",") if name.strip())

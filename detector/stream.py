@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
@@ -33,40 +33,46 @@ class Outcome(NamedTuple, Generic[T]):
 def detect_stream(
     items: Iterable[T],
     read: Callable[[T], Image],
-    detector: Detector,
+    load: Callable[[], Detector],
     ahead: int = 2,
     stop: threading.Event | None = None,
 ) -> Generator[Outcome[T], None, None]:
     """Yield the outcome of every item in turn; a picture that fails yields its error and the others go on.
 
-    read: makes an item a picture, uint8 RGB [H, W, 3], in another thread than the caller's; ahead: how many further
-    items may be read before the caller is done with one, 0 for one after another without threads. The results are
-    the same bytes whatever it is. What `items` itself raises is raised here after the outcomes before it; when the
-    generator is closed, or interrupted, the threads end, and `items` is closed if it is a generator. `stop` is set at
-    that moment: who gives it promises that `items` heeds it, and the end waits for as long as they take; without it,
-    and for `read`, the end waits for PATIENCE at most.
-    Raises: ValueError for a negative `ahead`.
+    read: makes an item an image, uint8 RGB [H, W, 3], in another thread than the caller's; load: returns the detector,
+    and is called once, in a third thread, while the first item is read; ahead: how many further items may be read
+    before the caller is done with one. What `items` or `load` itself raises is raised here after the outcomes before
+    it. When the generator is closed, or interrupted, the threads end, and `items` is closed if it is a generator.
+    `stop` is set at that moment: who gives it promises that `items` heeds it, and the end waits for as long as they
+    take; without it, and for `read`, the end waits for PATIENCE at most.
+    Raises: ValueError for an `ahead` below 1.
     """
-    if ahead < 0:
-        raise ValueError(f"ahead must not be negative, got {ahead}")
-    return _overlapped(items, read, detector, ahead, stop) if ahead else _in_turn(items, read, detector)
+    if ahead < 1:
+        raise ValueError(f"ahead must be at least 1, got {ahead}")
+    return _overlapped(_Threads(items, read, load, ahead, stop))
 
 
-def _in_turn(items: Iterable[T], read: Callable[[T], Image], detector: Detector) -> Generator[Outcome[T], None, None]:
-    """Yield the outcomes without a thread of our own."""
-    iterator = iter(items)
+def _overlapped(threads: _Threads[T]) -> Generator[Outcome[T], None, None]:
+    """Yield the outcomes, the next items being read and their regions proposed meanwhile."""
     try:
-        for item in iterator:
-            image: Image | None = None
-            result: Trace | Exception
-            try:
-                image = read(item)
-                result = detector.trace(image)
-            except Exception as error:
-                result = error
-            yield Outcome(item, result, image)
+        threads.start()
+        while (work := threads.next()) is not None:
+            yield Outcome(work.item, _trace(work, threads.detector), work.image)
+            del work  # an image that the caller is done with makes room for another one
+            threads.done()
     finally:
-        _close(iterator)
+        threads.end()
+
+
+def _trace(work: _Work[T], detector: Detector | None) -> Trace | Exception:
+    """Return what the network and the post-processing make of the proposals, or the error of the item."""
+    if work.error is not None or work.image is None or detector is None:
+        return work.error or ValueError("the picture was not read")
+    try:
+        trace = detector.trace(work.image, work.proposals)
+    except Exception as error:
+        return error
+    return replace(trace, seconds={**trace.seconds, "propose": work.seconds})
 
 
 @dataclass
@@ -96,11 +102,12 @@ class _Threads(Generic[T]):
         self,
         items: Iterable[T],
         read: Callable[[T], Image],
-        propose: Callable[[Image], Proposals],
+        load: Callable[[], Detector],
         ahead: int,
         stop: threading.Event | None,
     ) -> None:
-        self._items, self._read, self._propose = items, read, propose
+        self._items, self._read, self._load = items, read, load
+        self.detector: Detector | None = None  # once it is loaded
         self._room = threading.Semaphore(ahead + 1)  # items that may be alive
         self._stop = stop or threading.Event()
         self._heeded = stop is not None  # by the items
@@ -172,10 +179,11 @@ class _Threads(Generic[T]):
 
     def _proposing(self) -> None:
         try:
+            self.detector = self._load()
             while not self._stop.is_set():
                 work = self._decoded.get()
                 if isinstance(work, _Work):
-                    self._search(work)
+                    self._search(work, self.detector)
                 self._proposed.put(work)
                 if not isinstance(work, _Work):
                     return
@@ -183,56 +191,17 @@ class _Threads(Generic[T]):
         except BaseException as error:  # raised again by `next`
             self._proposed.put(_Broken(error))
 
-    def _search(self, work: _Work[T]) -> None:
+    @staticmethod
+    def _search(work: _Work[T], detector: Detector) -> None:
         if work.image is None:
             return
         begin = time.perf_counter()
         try:
             check_image(work.image)
-            work.proposals = self._propose(work.image)
+            work.proposals = detector.propose(work.image)
         except Exception as error:
             work.error = error
         work.seconds = time.perf_counter() - begin
-
-
-def _overlapped(
-    items: Iterable[T],
-    read: Callable[[T], Image],
-    detector: Detector,
-    ahead: int,
-    stop: threading.Event | None,
-) -> Generator[Outcome[T], None, None]:
-    """Yield the outcomes, the next items being read and their regions proposed meanwhile."""
-    threads = _Threads(items, read, detector.propose, ahead, stop)
-    try:
-        threads.start()
-        while (work := threads.next()) is not None:
-            yield Outcome(work.item, _trace(work, detector), work.image)
-            del work  # a picture that the caller is done with makes room for another one
-            threads.done()
-    finally:
-        threads.end()
-
-
-def _trace(work: _Work[T], detector: Detector) -> Trace | Exception:
-    """Return what the network and the suppression make of the proposals, or the error of the item."""
-    if work.error is not None or work.image is None or work.proposals is None:
-        return work.error or ValueError("the picture was not read")
-    try:
-        begin = time.perf_counter()
-        found = detector.score(work.image, work.proposals)
-        scored = time.perf_counter()
-        detections = detector.suppress(work.image, work.proposals, found.scores, found.targets)
-        seconds = {
-            "propose": work.seconds,
-            "crop": found.crop_seconds,
-            "classify": scored - begin - found.crop_seconds,
-            "suppress": time.perf_counter() - scored,
-        }
-        crops = sum(found.asked)
-        return Trace(work.proposals, crops, found.scores, detections, seconds, found.asked, found.targets)
-    except Exception as error:
-        return error
 
 
 def _close(iterator: object) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detector.inputs import Video
 from proposals.files import NewFile, check_folder
 from proposals.images import Image, ImageError, check_file
 
@@ -27,15 +26,6 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", QUIET)  # read once, when the fi
 _LOG_LEVEL = threading.Lock()  # it is one for all threads
 
 
-@dataclass(frozen=True)
-class Clip:
-    """What a video is: `name` as given, `rate` in frames a second, `frames` by the header, 0 where it does not tell."""
-
-    name: str
-    rate: float
-    frames: int
-
-
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One frame to look at: `name` as in `clip.mp4#12`, counted from 1; `rate` of the frames that are looked at."""
@@ -46,17 +36,18 @@ class Frame:
 
 
 def read_frames(
-    video: Video, every: int, limit: int, max_pixels: int, stop: threading.Event | None = None
+    name: str, source: Path | int, every: int, limit: int, max_pixels: int, stop: threading.Event | None = None
 ) -> Generator[Frame, None, None]:
-    """Yield every `every`-th frame of a video or camera from the first on, `limit` of them at most (0: all).
+    """Yield every `every`-th frame of a video file or of a camera, given by its number; `limit` at most (0: all).
 
-    Frames are uint8 RGB [H, W, 3], upright, decoded as they are asked for. Once `stop` is set, which another thread
-    may do while this one passes over frames, no more come. Raises: ImageError when it cannot be opened, holds more
-    than `max_pixels` a frame, or breaks off before its end; the frames until then have come.
+    `name` is that of the messages and of the frames, which are uint8 RGB [H, W, 3], upright, decoded as they are asked
+    for. Once `stop` is set, which another thread may do while this one passes over frames, no more come.
+    Raises: ImageError when it cannot be opened, holds more than `max_pixels` a frame, or breaks off before its end;
+    the frames until then have come.
     """
-    capture = _open(video)
+    capture = _open(name, source)
     try:
-        clip = _clip(capture, video)
+        rate, frames = _header(capture, source)
         taken = number = 0
         while not limit or taken < limit:
             if stop is not None and stop.is_set():
@@ -68,54 +59,55 @@ def read_frames(
                 continue
             found, image = capture.retrieve()
             if not found or image is None:
-                raise ImageError(video.name, f"frame {number} is damaged; the frames before it are done")
+                raise ImageError(name, f"frame {number} is damaged; the frames before it are done")
             height, width = image.shape[:2]
             if height * width > max_pixels:
                 reason = f"holds {height * width:,} pixels a frame, more than {max_pixels:,}"
-                raise ImageError(video.name, f"{reason}; raise the limit with --max-pixels")
+                raise ImageError(name, f"{reason}; raise the limit with --max-pixels")
             taken += 1
-            yield Frame(f"{video.name}#{number}", _rgb(image), clip.rate / every)
+            yield Frame(f"{name}#{number}", _rgb(image), rate / every)
         else:
             return  # as many as were asked for
-        _check_end(video, clip, number)
+        if complaint := _early_end(source, frames, number):
+            raise ImageError(name, complaint)
     finally:
         capture.release()
 
 
-def count_frames(video: Video, every: int, limit: int) -> int:
+def count_frames(name: str, source: Path | int, every: int, limit: int) -> int:
     """Return how many frames `read_frames` will yield by the header; 0 where that cannot be told."""
     frames = 0
-    if video.path is not None:
+    if isinstance(source, Path):
         try:
-            capture = _open(video)
+            capture = _open(name, source)
         except ImageError:
             return 1  # the complaint
-        frames = _clip(capture, video).frames
+        _, frames = _header(capture, source)
         capture.release()
     looked_at = -(-frames // every)
     return min(looked_at, limit) if frames and limit else looked_at or limit
 
 
-def _open(video: Video) -> cv2.VideoCapture:
+def _open(name: str, source: Path | int) -> cv2.VideoCapture:
     """Return the open video or camera; raise ImageError."""
     with _silence():
-        if video.path is None:
-            capture = cv2.VideoCapture(video.camera)
+        if isinstance(source, int):
+            capture = cv2.VideoCapture(source)
             if capture.isOpened():
                 capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not those that waited
                 return capture
             reason = "no camera of this number can be opened; camera:0 is the first, and another program may hold it"
-            raise ImageError(video.name, reason)
-        check_file(str(video.path), "a video")
+            raise ImageError(name, reason)
+        check_file(str(source), "a video")
         try:
-            path = os.path.realpath(video.path).encode("utf-8").decode()  # absolute, so never taken for an address
+            path = os.path.realpath(source).encode("utf-8").decode()  # absolute, so never taken for an address
         except UnicodeEncodeError:
-            raise ImageError(video.name, "has a name that is no text, which videos need; rename it") from None
+            raise ImageError(name, "has a name that is no text, which videos need; rename it") from None
         capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
         if capture.isOpened():
             return capture
         reason = "cannot be opened as a video: it is damaged, cut off or of a kind that OpenCV does not read"
-        raise ImageError(video.name, f"{reason}; convert it to MP4 (H.264)")
+        raise ImageError(name, f"{reason}; convert it to MP4 (H.264)")
 
 
 @contextmanager
@@ -129,23 +121,23 @@ def _silence() -> Iterator[None]:
             cv2.utils.logging.setLogLevel(before)
 
 
-def _clip(capture: cv2.VideoCapture, video: Video) -> Clip:
-    """Return what the header tells."""
+def _header(capture: cv2.VideoCapture, source: Path | int) -> tuple[float, int]:
+    """Return the frames a second and their number by the header, 0 where it does not tell."""
     rate, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     known = 0 < rate <= HIGHEST_RATE  # a NaN fails it
-    countable = video.path is not None and 0 < frames < 2**31
-    return Clip(video.name, float(rate) if known else USUAL_RATE, int(frames) if countable else 0)
+    countable = isinstance(source, Path) and 0 < frames < 2**31
+    return float(rate) if known else USUAL_RATE, int(frames) if countable else 0
 
 
-def _check_end(video: Video, clip: Clip, number: int) -> None:
-    """Raise ImageError when a video ended after `number` frames without being over."""
-    if video.path is None:
-        raise ImageError(video.name, f"the camera gave no more after frame {number}; is it still connected?")
+def _early_end(source: Path | int, frames: int, number: int) -> str:
+    """Return what is wrong with a video that ended after `number` of `frames` frames, "" where it was over."""
+    if isinstance(source, int):
+        return f"the camera gave no more after frame {number}; is it still connected?"
     if not number:
-        raise ImageError(video.name, "no frame of it can be read: it is damaged or empty; copy or download it again")
-    if number < (1 - LOST_FRAMES) * clip.frames - 1:
-        reason = f"breaks off after frame {number} of {clip.frames}; those before are done"
-        raise ImageError(video.name, f"{reason}; copy or download it again")
+        return "no frame of it can be read: it is damaged or empty; copy or download it again"
+    if number < (1 - LOST_FRAMES) * frames - 1:
+        return f"breaks off after frame {number} of {frames}; those before are done; copy or download it again"
+    return ""
 
 
 def _rgb(image: object) -> Image:

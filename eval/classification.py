@@ -18,13 +18,12 @@ from detector.datasets.ground_truth import Doubles, Longs
 from detector.ensemble import check_heads
 from detector.model import Model, find_model
 from detector.options import DetectOptions
-from detector.report import write_out
 from detector.runtimes.base import CPU_BATCH, DET, IMAGENET, Crops, Scores
 from detector.runtimes.load import load_classifier
 from detector.runtimes.onnx import OnnxClassifier
 from detector.whole_crops import CROPS, protocol_crops
 from eval.labelled import LabelledPictures, Labels, read_labelled
-from proposals.console import FAILED, Console, Parser, UsageError, run
+from proposals.console import FAILED, Console, Parser, UsageError, run, write_out
 from proposals.images import ImageError, read_image
 from proposals.options import add_options, options_of
 

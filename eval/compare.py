@@ -11,10 +11,9 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.report import write_out
 from eval.data import AUTO, add_data_arguments, add_score_arguments, eval_options, open_data
 from eval.predictions import FORMATS
-from proposals.console import Console, Parser, UsageError, printable, run
+from proposals.console import Console, Parser, UsageError, printable, run, write_out
 
 if TYPE_CHECKING:
     from eval.comparison import Comparison

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from detector import __version__
 from detector.options import DetectOptions
-from detector.report import write_out
 from eval.data import (
     AUTO,
     Data,
@@ -26,7 +25,7 @@ from eval.data import (
     open_data,
 )
 from eval.predictions import FORMATS
-from proposals.console import FAILED, Console, Parser, UsageError, run
+from proposals.console import FAILED, Console, Parser, UsageError, run, write_out
 from proposals.files import check_folder
 from proposals.options import add_options, flag, options_of, read_options
 

@@ -12,9 +12,8 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.report import write_out
 from eval.data import add_data_arguments, eval_options, open_data
-from proposals.console import FAILED, Console, Parser, UsageError, run
+from proposals.console import FAILED, Console, Parser, UsageError, run, write_out
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth

@@ -1,9 +1,10 @@
-"""What the commands share: one-line errors, notes, a progress bar, exit statuses."""
+"""What the commands share: one-line errors, notes, a progress bar, exit statuses, a parser."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
     from rich.progress import Progress
 
 FAILED, WRONG_USAGE = 1, 2
@@ -52,13 +54,21 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USAGE, f"{self.prog}: error: {printable(message)} (see --help)\n")
 
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help; raise OSError where standard output, the default, cannot take it."""
+        if file is None:
+            write_out(self.format_help())
+        else:
+            super().print_help(file)
+
 
 class Console:
-    """Standard error of one command: notes, errors and progress."""
+    """Standard error of one command: notes, errors and one progress bar. Any thread may print."""
 
     def __init__(self, program: str, quiet: bool = False) -> None:
         self.program, self.quiet = program, quiet
-        self._progress: Progress | None = None
+        self._bar: Progress | None = None
+        self._lock = threading.RLock()
 
     def note(self, text: str) -> None:
         """Print one line that is good to know, unless the run is quiet."""
@@ -67,29 +77,87 @@ class Console:
 
     def notice(self, text: str) -> None:
         """Print one line that a quiet run needs too: what failed, was skipped, or changes what the results mean."""
-        line = f"{self.program}: {printable(text)}"
-        if self._progress is not None:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        with self.without_bar():
+            print(f"{self.program}: {printable(text)}", file=sys.stderr, flush=True)
+
+    def failure(self, name: str, reason: str) -> None:
+        """Print one line about an input that failed: its name and the reason."""
+        self.notice(f"{name}: {reason}")
+
+    def hint(self, text: str) -> None:
+        """Print one line of advice where a person sees it: both streams on a terminal, the run not quiet."""
+        if sys.stdout.isatty() and sys.stderr.isatty():
+            self.note(text)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether a bar can be seen: standard error is a terminal, and the run is not quiet."""
+        return not self.quiet and sys.stderr.isatty()
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar, where standard error is a terminal and the run is not quiet; yield the function that moves it."""
-        if self.quiet or not sys.stderr.isatty():
+        """Show a bar for `total` steps where it can be seen; yield the function that moves it by so many steps."""
+        if total < 2 or not self.shows_progress:
             yield lambda steps: None
             return
         import rich.console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=rich.console.Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=total)
-            self._progress = bar
+        bar = Progress(
+            *(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+            console=rich.console.Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        task = bar.add_task(what, total=total)
+        with bar:
+            self._bar = bar
             try:
                 yield lambda steps: bar.advance(task, steps)
             finally:
-                self._progress = None
+                self._bar = None
+
+    @contextlib.contextmanager
+    def without_bar(self) -> Iterator[None]:
+        """Take the bar off the terminal while something else is printed there."""
+        with self._lock:
+            bar = self._bar
+            if bar is not None:
+                bar.stop()
+            try:
+                yield
+            finally:
+                if bar is not None and self._bar is bar:
+                    bar.start()
+
+    def show_log(self) -> None:
+        """Print what the packages log (that kernels are being compiled) as notes."""
+        for package in ("proposals", "detector"):
+            log = logging.getLogger(package)
+            log.handlers, log.propagate = [_Notes(self)], False
+
+
+class _Notes(logging.Handler):
+    """Turns log records into notes of a command."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.note(record.getMessage())
+
+
+def write_out(text: str) -> None:
+    """Write `text` to standard output at once; raise BrokenPipeError, or OSError with a clear line."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def run(program: str, work: Callable[[], int]) -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from detector.cli import main as detect
+from detector.cli.detect import main as detect
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
 from detector.ensemble import score_regions

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detector.classes import det_names
-from detector.cli import main
+from detector.cli.detect import main
 from detector.detector import Detector
 from detector.model import find_model
 from detector.networks.googlenet import googlenet

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from detector.cli import main
+from detector.cli.detect import main
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
 from detector.model import Model, file_digest, find_model

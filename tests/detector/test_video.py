@@ -16,9 +16,8 @@ import pytest
 from PIL import Image as Pillow
 
 from detector import formats
-from detector.cli import main
+from detector.cli.detect import main
 from detector.detector import Detector
-from detector.inputs import Video
 from detector.options import DetectOptions
 from detector.video import USUAL_RATE, VideoWriter, count_frames, read_frames
 from proposals.images import Image, ImageError
@@ -74,12 +73,12 @@ def facts(path: Path) -> tuple[int, float, int, int]:
 
 
 def frames_of(name: str, every: int = 1, limit: int = 0) -> list[tuple[str, float]]:
-    return [(frame.name, frame.rate) for frame in read_frames(Video(name, Path(name)), every, limit, PIXELS)]
+    return [(frame.name, frame.rate) for frame in read_frames(name, Path(name), every, limit, PIXELS)]
 
 
 def complaint(name: str, max_pixels: int = PIXELS) -> str:
     with pytest.raises(ImageError) as caught:
-        list(read_frames(Video(name, Path(name)), 1, 0, max_pixels))
+        list(read_frames(name, Path(name), 1, 0, max_pixels))
     assert caught.value.name == name
     return caught.value.reason
 
@@ -87,7 +86,7 @@ def complaint(name: str, max_pixels: int = PIXELS) -> str:
 def test_frames_are_the_pictures_in_rgb(tmp_path: Path) -> None:
     make_clip(tmp_path / "x.avi", 4, "MJPG")
     path = tmp_path / "x.avi"
-    found = list(read_frames(Video("x.avi", path), 1, 0, PIXELS))
+    found = list(read_frames("x.avi", path, 1, 0, PIXELS))
     assert [frame.name for frame in found] == ["x.avi#1", "x.avi#2", "x.avi#3", "x.avi#4"]
     for number, frame in enumerate(found):
         assert frame.image.dtype == np.uint8 and frame.image.flags.c_contiguous and frame.rate == 10
@@ -101,26 +100,25 @@ def test_every_and_limit(clips: Path) -> None:
     assert frames_of("long.mp4", every=3) == [(f"long.mp4#{n}", 10 / 3) for n in (1, 4, 7)]
     assert frames_of("long.mp4", limit=2) == [("long.mp4#1", 10.0), ("long.mp4#2", 10.0)]
     assert frames_of("long.mp4", every=4, limit=9) == [("long.mp4#1", 2.5), ("long.mp4#5", 2.5)]
-    video = Video("long.mp4", Path("long.mp4"))
     for every, limit in ((1, 0), (3, 0), (1, 2), (4, 9), (9, 0)):
-        assert count_frames(video, every, limit) == len(frames_of("long.mp4", every, limit))
-    assert count_frames(Video("camera:0", None), 2, 5) == 5 and count_frames(Video("camera:0", None), 2, 0) == 0
+        assert count_frames("long.mp4", Path("long.mp4"), every, limit) == len(frames_of("long.mp4", every, limit))
+    assert count_frames("camera:0", 0, 2, 5) == 5 and count_frames("camera:0", 0, 2, 0) == 0
 
 
 def test_frames_are_decoded_as_they_are_asked_for(clips: Path) -> None:
-    frames = read_frames(Video("clip.mp4", Path("clip.mp4")), 1, 0, PIXELS)
+    frames = read_frames("clip.mp4", Path("clip.mp4"), 1, 0, PIXELS)
     assert next(frames).name == "clip.mp4#1"
     frames.close()
     assert list(frames) == []
 
 
 def test_no_frame_comes_after_the_stop(clips: Path) -> None:
-    video, stop = Video("clip.mp4", Path("clip.mp4")), threading.Event()
-    frames = read_frames(video, 1, 0, PIXELS, stop)
+    video, stop = ("clip.mp4", Path("clip.mp4")), threading.Event()
+    frames = read_frames(*video, 1, 0, PIXELS, stop)
     assert next(frames).name == "clip.mp4#1"
     stop.set()
     assert list(frames) == []  # and no complaint that the video breaks off
-    assert list(read_frames(video, 1, 0, PIXELS, stop)) == []
+    assert list(read_frames(*video, 1, 0, PIXELS, stop)) == []
 
 
 def test_what_is_no_video_gets_one_line(clips: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +148,7 @@ def test_a_name_that_looks_like_a_pattern_is_a_file(clips: Path) -> None:
 
 def test_a_camera_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ImageError, match="no camera of this number can be opened"):
-        list(read_frames(Video("camera:97", None, 97), 1, 1, PIXELS))
+        list(read_frames("camera:97", 97, 1, 1, PIXELS))
     assert capfd.readouterr() == ("", "")
 
 
@@ -159,7 +157,7 @@ def test_a_video_that_breaks_off(clips: Path) -> None:
     damage(clips / "broken.avi")
     seen = []
     with pytest.raises(ImageError, match=r"breaks off after frame \d+ of 20; those before are done; copy"):
-        for frame in read_frames(Video("broken.avi", Path("broken.avi")), 1, 0, PIXELS):
+        for frame in read_frames("broken.avi", Path("broken.avi"), 1, 0, PIXELS):
             seen.append(frame.name)
     assert 5 <= len(seen) < 18 and seen == [f"broken.avi#{n + 1}" for n in range(len(seen))]
     assert len(frames_of("broken.avi", limit=3)) == 3  # enough for who wants no more
@@ -178,7 +176,7 @@ def test_written_video_has_size_rate_and_frames(tmp_path: Path) -> None:
     writer.close()
     assert [path.name for path in tmp_path.iterdir()] == ["x.mp4"]
     assert facts(tmp_path / "x.mp4") == (6, 12.5, *SIZE)
-    frames = list(read_frames(Video("x", tmp_path / "x.mp4"), 1, 5, PIXELS))
+    frames = list(read_frames("x", tmp_path / "x.mp4", 1, 5, PIXELS))
     for number, frame in enumerate(frames):
         assert np.abs(frame.image.astype(int) - strip(number)).mean() < 12
 
@@ -250,7 +248,7 @@ def test_results_are_those_of_the_detector_on_each_frame(clips: Path, capsys: py
     assert main(["a.png", "clip.mp4", "--every", "2", "--threshold", "0.001", "--format", "json", "--out", "out"]) == 0
     out, err = capsys.readouterr()
     detector = Detector(DetectOptions(threshold=0.001))
-    frames = list(read_frames(Video("clip.mp4", Path("clip.mp4")), 2, 0, PIXELS))
+    frames = list(read_frames("clip.mp4", Path("clip.mp4"), 2, 0, PIXELS))
     expected = [formats.render(detector(frame.image), "json", frame.name, 1) for frame in frames]
     picture, *lines = out.splitlines(keepends=True)
     assert lines == expected and [frame.name for frame in frames] == ["clip.mp4#1", "clip.mp4#3"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from proposals.console import Console
 
 PROJECT = Path(__file__).parents[2]
 SAMPLES = PROJECT / "samples"
@@ -106,3 +110,21 @@ def test_errors_of_closed_streams_keep_their_status() -> None:
     status, out, err = with_streams(wrong, ">&-")
     assert (status, out) == (1, "") and "nowhere.json" in err and err.count("\n") == 1
     assert with_streams([*wrong, "--workers", "0"], "2>&-") == (2, "", "")
+
+
+@pytest.mark.parametrize("package", ["proposals", "detector"])
+def test_the_log_of_both_packages_becomes_notes(capsys: pytest.CaptureFixture[str], package: str) -> None:
+    logs = [logging.getLogger(name) for name in ("proposals", "detector")]
+    before = [(log.handlers, log.propagate) for log in logs]
+    try:
+        Console("detect").show_log()
+        thread = threading.Thread(target=logging.getLogger(package).warning, args=("left out: %d", 7))
+        thread.start()
+        thread.join()
+        assert capsys.readouterr() == ("", "detect: left out: 7\n")
+        Console("detect", quiet=True).show_log()
+        logging.getLogger(package).warning("left out")
+        assert capsys.readouterr() == ("", "")
+    finally:
+        for log, (handlers, propagate) in zip(logs, before, strict=True):
+            log.handlers, log.propagate = handlers, propagate

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from detector.classes import det_classes
-from detector.cli import main as detect
+from detector.cli.detect import main as detect
 from detector.datasets.read import read_dataset
 from detector.model import Model, find_model
 from detector.networks.googlenet import googlenet

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from detector.cli import main as detect
+from detector.cli.detect import main as detect
 from detector.datasets.class_maps import AMBIGUOUS
 from detector.datasets.read import read_dataset
 from detector.detector import Detector

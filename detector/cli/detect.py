@@ -1,29 +1,27 @@
-"""The arguments of the command `detect`: their parser, their help, and the settings that they make."""
+"""The command `detect`: from pictures on a command line to boxes on a terminal, in a file, in a drawing."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import sys
+import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
+from detector import __version__
+from detector.cli.inputs import InputOptions, Inputs
+from detector.cli.outputs import DRAWN, FORMATS, TABLE, Results, Saver
+from detector.cli.run import Run
 from detector.options import DetectOptions
-from detector.report import TABLE, write_out
-from proposals.console import WRONG_USAGE, UsageError, printable
+from proposals.console import FAILED, Console, Parser, UsageError, run, write_out
 from proposals.files import check_folder
 from proposals.image_files import OUTPUT_MARK
-from proposals.options import add_options, read_options
-from proposals.options import options_of as given_options
+from proposals.options import add_options, options_of, read_options
 
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
-# The names of detector.formats.FORMATS after "table"; that module needs numpy, which --help should not wait for.
-FORMATS = (TABLE, "json", "csv", "coco", "ilsvrc", "voc", "yolo")
-MAX_PIXELS = 100_000_000
-DRAWN = "detected"  # folder for the drawings of a plain `detect image.jpg`
+STARTED = time.perf_counter() - time.process_time()  # Python and the imports have only computed so far
+PROGRAM = "detect"
 FINDING = ("threshold", "nms", "top", "vote", "bbox")  # options of the first group; all others are of the second
 
 DESCRIPTION = """\
@@ -59,18 +57,37 @@ exit status: 0 all done, 1 a picture failed or an output could not be
 written, 2 wrong usage, 130 interrupted, 143 terminated."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that answers wrong usage with one line in place of the whole usage, and fails where help cannot go."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default: the process's) and return its exit status.
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_USAGE, f"detect: error: {printable(message)} (see detect --help)\n")
+    Raises: SystemExit from the parser, with status 0 after --help, 2 after wrong usage.
+    """
+    started = STARTED if argv is None else time.perf_counter()
+    return run(PROGRAM, lambda: _main(argv, started))
 
-    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
-        """Print the help; raise OSError when standard output, the default, cannot take it."""
-        if file is None:
-            write_out(self.format_help())
-        else:
-            super().print_help(file)
+
+def _main(argv: Sequence[str] | None, started: float) -> int:
+    args = parse_arguments(argv)
+    if args.list_models:
+        return _list_models()
+    if args.version:
+        write_out(f"{PROGRAM} {__version__}\n")
+        return 0
+    if not args.paths:
+        raise UsageError("no pictures given; try: detect samples/dog.jpg")
+    options = detect_options(args)
+    classes = _labels(args.classes, options.model) if args.classes is not None else ()
+    folder = _output_folder(args)
+
+    console = Console(PROGRAM, args.quiet)
+    console.show_log()
+    inputs = Inputs(args.paths, options_of(args, InputOptions))
+    results = Results(args.format, console)
+    saver = Saver(folder, args.out is not None, args.format, args.paths, console)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about oddities of files that are read anyhow
+        well = Run(options, classes, inputs, results, saver, console, args.verbose, started).all()
+    return 0 if well else FAILED
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -85,15 +102,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the parser; options that are not given are None, so that --config and the defaults decide."""
-    parser = _Parser(
-        prog="detect",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument(
         "paths",
         metavar="PATH",
@@ -110,9 +121,7 @@ def make_parser() -> argparse.ArgumentParser:
     pipeline = parser.add_argument_group("how it is found")
     fields = (field.name for field in dataclasses.fields(DetectOptions))
     add_options(pipeline, DetectOptions, [name for name in fields if name not in FINDING])
-    pipeline.add_argument(
-        "--config", metavar="FILE", type=Path, help="TOML file of these settings; options given here win"
-    )
+    pipeline.add_argument("--config", metavar="FILE", type=Path, help="TOML file of these options; flags win over it")
 
     output = parser.add_argument_group("input and output")
     output.add_argument("--format", choices=FORMATS, default=TABLE, help="of the results (default: table)")
@@ -125,76 +134,56 @@ def make_parser() -> argparse.ArgumentParser:
         f"NAME-2, NAME-3, ... (default: with --format table the folder '{DRAWN}', otherwise nothing is saved)",
     )
     output.add_argument("--no-save", action="store_true", help="save nothing")
-    output.add_argument(
-        "--every", type=int, metavar="N", default=1, help="look at every Nth frame of a video (default: 1)"
-    )
-    output.add_argument(
-        "--frames", type=int, metavar="N", help="look at so many frames of each video or camera (default: all)"
-    )
-    output.add_argument(
-        "--max-pixels",
-        type=int,
-        metavar="N",
-        default=MAX_PIXELS,
-        help=f"refuse larger pictures unread (default: {MAX_PIXELS})",
-    )
+    add_options(output, InputOptions)
     loudness = output.add_mutually_exclusive_group()
-    loudness.add_argument(
-        "-q",
-        "--quiet",
-        action="store_true",
-        help="nothing on standard error but errors, and which bundled picture is taken",
-    )
-    loudness.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="times since the start and of the stages, proposals, crops per second",
-    )
+    quiet = "nothing on standard error but errors, and which bundled picture is taken"
+    loudness.add_argument("-q", "--quiet", action="store_true", help=quiet)
+    verbose = "times since the start and of the stages, proposals, crops per second"
+    loudness.add_argument("-v", "--verbose", action="store_true", help=verbose)
 
     parser.add_argument("--list-models", action="store_true", help="list the models and exit")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     return parser
 
 
-def options_of(args: argparse.Namespace) -> DetectOptions:
-    """Return the settings of the run, the command line over --config over the defaults; `args.classes` become labels.
+def detect_options(args: argparse.Namespace) -> DetectOptions:
+    """Return the options of the run: the flags over the file of --config over the defaults.
 
-    Nothing is made or changed on disk. Raises: UsageError.
+    Raises: UsageError, also for a model that is not there; weights are not read.
     """
-    if not args.paths:
-        raise UsageError("no pictures given; try: detect samples/dog.jpg")
-    if args.max_pixels < 1:
-        raise UsageError(f"--max-pixels must be at least 1, got {args.max_pixels}")
-    if args.every < 1:
-        raise UsageError(f"--every must be at least 1, got {args.every}")
-    if args.frames is not None and args.frames < 1:
-        raise UsageError(f"--frames must be at least 1, got {args.frames}")
     try:
         base = read_options(DetectOptions, args.config)
     except OSError as error:
         raise UsageError(f"--config {args.config}: {error.strerror or error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    options = given_options(args, DetectOptions, base)
-    if args.no_save and args.out is not None:
-        raise UsageError("--no-save and --out exclude each other")
+    options = options_of(args, DetectOptions, base)
+
+    from detector.model import find_model
+
+    for option, names in (("model", [options.model]), ("ensemble", options.further_models)):
+        for name in names:
+            try:
+                model = find_model(name)
+            except (OSError, ValueError) as error:
+                place = f"--{option}" if getattr(args, option) is not None else f"{args.config}: {option}"
+                raise UsageError(f"{place} {error}") from None
+            if options.bbox and option == "model" and not model.boxes:
+                cure = "train one with python -m detector.train bbox"
+                raise UsageError(f"--bbox: {name} has no box regression; {cure}")
     if options.proposals != "ss":
         _check_multibox(options)
-    _check_model(options.model, "--model " if args.model is not None else f"{args.config}: model ")
-    if options.bbox:
-        _check_boxes(options.model)
-    for name in options.ensemble.split(","):
-        if name.strip():
-            _check_model(name.strip(), "--ensemble " if args.ensemble else f"{args.config}: ensemble ")
-    if args.classes is not None:
-        args.classes = _labels(args.classes, options.model)
-    if args.out is not None:
-        try:
-            check_folder(args.out)
-        except OSError as error:
-            raise UsageError(f"--out {args.out}: {error.strerror}; give a folder that can be written") from None
     return options
+
+
+def _check_multibox(options: DetectOptions) -> None:
+    """Raise UsageError where there are no weights of MultiBox."""
+    from detector.multibox import shipped_multibox
+
+    if options.multibox and not Path(options.multibox).exists():
+        raise UsageError(f"--multibox {options.multibox}: no such file; python -m detector.train multibox makes one")
+    if not options.multibox and shipped_multibox() is None:
+        raise UsageError(f"proposals '{options.proposals}': no MultiBox weights are installed; use --proposals ss")
 
 
 def _labels(text: str, model: str) -> tuple[int, ...]:
@@ -208,32 +197,31 @@ def _labels(text: str, model: str) -> tuple[int, ...]:
         raise UsageError(f"--classes: {error}") from None
 
 
-def _check_multibox(options: DetectOptions) -> None:
-    """Raise UsageError where the weights of the learned proposals are missing or damaged."""
-    from detector.multibox import load_multibox, shipped_multibox
-
-    path = options.multibox or shipped_multibox()
-    if path is None:
-        raise UsageError(f"proposals '{options.proposals}': no MultiBox weights are installed; use --proposals ss")
+def _output_folder(args: argparse.Namespace) -> Path | None:
+    """Return the folder to save in, None for none; nothing is made. Raises: UsageError."""
+    if args.out is None:
+        return None if args.no_save or args.format != TABLE else Path(DRAWN)
+    if args.no_save:
+        raise UsageError("--no-save and --out exclude each other")
     try:
-        load_multibox(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--multibox {error}" if options.multibox else str(error)) from None
+        check_folder(args.out)
+    except OSError as error:
+        raise UsageError(f"--out {args.out}: {error.strerror}; give a folder that can be written") from None
+    return Path(args.out)
 
 
-def _check_model(name: str, source: str) -> None:
-    """Raise UsageError when `name` is neither a model nor a weights file; `source` says in the message who named it."""
-    from detector.model import find_model
+def _list_models() -> int:
+    """Print the models, one a line."""
+    from detector.model import describe_models
+    from detector.multibox import shipped_multibox
 
-    try:
-        find_model(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{source}{error}") from None
+    models = describe_models()
+    if shipped_multibox() is not None:
+        models.append(("multibox", "learned proposals, for --proposals and not for --model; ships with the package"))
+    width = max(len(name) for name, _ in models)
+    write_out("".join(f"{name:<{width}}  {about}\n" for name, about in models))
+    return 0
 
 
-def _check_boxes(name: str) -> None:
-    """Raise UsageError where the model has no box regression."""
-    from detector.model import find_model
-
-    if not find_model(name).boxes:
-        raise UsageError(f"--bbox: {name} has no box regression; train one with python -m detector.train bbox")
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,18 +17,18 @@ import pytest
 from PIL import Image
 
 from detector import __version__, formats
-from detector.arguments import FORMATS, MAX_PIXELS
-from detector.cli import main
+from detector.cli.detect import main
+from detector.cli.inputs import MAX_PIXELS
+from detector.cli.outputs import FORMATS, PLAIN_COLUMNS, plain_rows, print_table
 from detector.detections import Detections
 from detector.detector import Detector
 from detector.options import DetectOptions
-from detector.report import PLAIN_COLUMNS, _print_table, plain_rows
 from proposals.console import printable
 from proposals.images import MAX_PIXELS as LOADER_MAX_PIXELS
 from proposals.images import read_image
 from proposals.types import MULTIBOX, SELECTIVE_SEARCH
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOG = ROOT / "samples" / "dog.jpg"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -58,8 +58,8 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         status = stop.code
     out, err = capsys.readouterr()
     assert status == 2 and out == ""
-    assert err.startswith("detect: error: ") and err.endswith(" (see detect --help)\n") and err.count("\n") == 1
-    return err.removeprefix("detect: error: ").removesuffix(" (see detect --help)\n")
+    assert err.startswith("detect: error: ") and err.endswith(" (see --help)\n") and err.count("\n") == 1
+    return err.removeprefix("detect: error: ").removesuffix(" (see --help)\n")
 
 
 def test_names_told_twice_agree() -> None:
@@ -106,9 +106,9 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
         (["--top", "0"], "argument --top: must be at least 1, got 0"),
         (["--batch-size", "-1"], "argument --batch-size: must lie in 0..1024, got -1"),
         (["--seed=-1"], "argument --seed: must be at least 0, got -1"),
-        (["--max-pixels", "0"], "--max-pixels must be at least 1, got 0"),
-        (["--every", "0"], "--every must be at least 1, got 0"),
-        (["--frames=-1"], "--frames must be at least 1, got -1"),
+        (["--max-pixels", "0"], "argument --max-pixels: must be at least 1, got 0"),
+        (["--every", "0"], "argument --every: must be at least 1, got 0"),
+        (["--frames=-1"], "argument --frames: must be at least 0, got -1"),
         (["--threshold", "high"], "argument --threshold: must be a number, got 'high'"),
         (["--top", "1.5"], "argument --top: must be a whole number, got '1.5'"),
         (["--format", "xml"], "argument --format: invalid choice: 'xml'"),
@@ -352,8 +352,8 @@ def modules_after(code: str, cwd: Path) -> set[str]:
 
 def test_the_command_imports_little(album: Path) -> None:
     heavy = {"torch", "torchvision", "openvino", "cv2", "rich", "numpy", "PIL", "sklearn", "pandas", "scipy"}
-    assert not heavy & modules_after("import detector.cli", album)
-    run = "from detector.cli import main\nassert main(['a.png', '--runtime', 'openvino', '--out', 'out']) == 0"
+    assert not heavy & modules_after("import detector.cli.detect", album)
+    run = "from detector.cli.detect import main\nassert main(['a.png', '--runtime', 'openvino', '--out', 'out']) == 0"
     loaded = modules_after(run, album)
     assert "openvino" in loaded
     # scipy.linalg is not on the list: numba takes BLAS from it where it is installed
@@ -592,7 +592,7 @@ def test_a_narrow_terminal_keeps_class_and_score_whole(monkeypatch: pytest.Monke
         monkeypatch.setenv("COLUMNS", str(columns))
         screen = io.StringIO()
         monkeypatch.setattr(sys, "stdout", screen)
-        _print_table(detections, "a.jpg", 0.1)
+        print_table(detections, "a.jpg", 0.1)
         lines = screen.getvalue().splitlines()
         assert max(map(len, lines)) <= columns and "…" not in screen.getvalue()
         rows = [line for line in lines if re.match(r" *(salt or pepper shaker +0\.988|dog +0\.500) ", line)]
@@ -636,7 +636,7 @@ def test_memory_does_not_grow_with_the_pictures(album: Path) -> None:
         big.save(f"sub/{i}.bmp")
     code = """
 import resource, sys
-from detector.cli import main
+from detector.cli.detect import main
 peaks = []
 for count in (4, 12):
     assert main([*[f"sub/{i}.bmp" for i in range(count)], "--quiet", "--format", "json"]) == 0
@@ -649,8 +649,8 @@ print(*peaks, file=sys.stderr)
 
 
 def test_an_ensemble_and_its_cascade() -> None:
-    from detector.arguments import options_of, parse_arguments
+    from detector.cli.detect import detect_options, parse_arguments
 
     args = ["a.jpg", "--no-save", "--model", "inception_v3@96", "--ensemble", "inception_v3@75", "--cascade", "0.3"]
-    options = options_of(parse_arguments(args))
+    options = detect_options(parse_arguments(args))
     assert (options.model, options.ensemble, options.cascade) == ("inception_v3@96", "inception_v3@75", 0.3)

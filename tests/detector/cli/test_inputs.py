@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.inputs import OutputNames, Picture, Video, expand
+from detector.cli.inputs import Picture, Video, expand
+from detector.cli.outputs import OutputNames
 from detector.samples import sample_path
 from proposals.image_files import Problem
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CAT = ROOT / "samples" / "chelsea.jpg"
 
 
 def names(*arguments: str) -> list[str]:
     """The names that `arguments` expand to, a problem as `name: reason`; the bundled samples are known."""
-    items = expand(arguments, sample_path, lambda text: None)
+    items = expand(arguments, lambda text: None)
     return [item.name if isinstance(item, Picture) else f"{item.name}: {item.reason}" for item in items]
 
 
@@ -145,27 +146,27 @@ def test_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
     monkeypatch.chdir(tmp_path)
     shutil.copy(CAT, name)
     for argument in (name, ".", "*.jpg"):
-        assert list(expand([argument], sample_path, print)) == [Picture(name, Path(name))]
+        assert list(expand([argument], print)) == [Picture(name, Path(name))]
 
 
 def test_bundled_samples_stand_in_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     notes: list[str] = []
     dog = sample_path("dog.jpg")
-    assert list(expand(["samples/dog.jpg"], sample_path, notes.append)) == [Picture("samples/dog.jpg", dog)]
+    assert list(expand(["samples/dog.jpg"], notes.append)) == [Picture("samples/dog.jpg", dog)]
     assert notes == [f"samples/dog.jpg is not here; using the bundled {dog}"]
-    assert len(list(expand(["samples"], sample_path, notes.append))) == 11
+    assert len(list(expand(["samples"], notes.append))) == 11
     for name in ("dog.jpg", "other/dog.jpg", "dog", "samples/wolf.jpg", "/dog.jpg"):  # only samples/ is ours
-        assert list(expand([name], sample_path, notes.append)) == [Problem(name, "no such file")]
+        assert list(expand([name], notes.append)) == [Problem(name, "no such file")]
     (tmp_path / "samples").mkdir()
     shutil.copy(CAT, "samples/dog.jpg")  # a file of the user's goes first
     own = Picture("samples/dog.jpg", Path("samples/dog.jpg"))
-    assert list(expand(["samples/dog.jpg"], sample_path, notes.append)) == [own]
+    assert list(expand(["samples/dog.jpg"], notes.append)) == [own]
     assert len(notes) == 2
 
 
 def test_expansion_is_lazy(album: Path) -> None:
-    items = expand([".", "no.jpg"], sample_path, print)
+    items = expand([".", "no.jpg"], print)
     assert next(items) == Picture("IMG1.png", Path("IMG1.png"))
     (album / "sub2" / "b.jpeg").rename(album / "sub2" / "later.jpeg")
     assert Picture("sub2/later.jpeg", Path("sub2/later.jpeg")) in list(items)
@@ -227,7 +228,7 @@ def clips(album: Path) -> Path:
 
 def test_videos_are_taken_where_they_are_named(clips: Path) -> None:
     def found(*arguments: str) -> list[object]:
-        return list(expand(arguments, sample_path, print))
+        return list(expand(arguments, print))
 
     assert found("sub/c.avi") == [Video("sub/c.avi", Path("sub/c.avi"))]
     assert found("clip*.mp4", "clip10.MP4", "./clip2.mp4") == [
@@ -241,15 +242,15 @@ def test_videos_are_taken_where_they_are_named(clips: Path) -> None:
 
 
 def test_cameras(album: Path) -> None:
-    cameras = list(expand(["camera:0", "camera:12", "camera:00"], sample_path, print))
-    assert cameras == [Video("camera:0", None, 0), Video("camera:12", None, 12)]
+    cameras = list(expand(["camera:0", "camera:12", "camera:00"], print))
+    assert cameras == [Video("camera:0", 0), Video("camera:12", 12)]
     for name in ("camera:", "camera:x", "camera:-1", "camera:0 ", "camera:1234"):
-        assert list(expand([name], sample_path, print)) == [Problem(name, "no such file")]
+        assert list(expand([name], print)) == [Problem(name, "no such file")]
     shutil.copy(CAT, "camera:0")  # a file of the user's goes first
-    assert list(expand(["camera:0"], sample_path, print)) == [Picture("camera:0", Path("camera:0"))]
+    assert list(expand(["camera:0"], print)) == [Picture("camera:0", Path("camera:0"))]
 
 
 def test_names_of_results_of_videos(tmp_path: Path) -> None:
     outputs = OutputNames(tmp_path, [".detected.mp4", ".detected.json"], [str(tmp_path / "x.detected.mp4")])
-    sources = [Video("x.mp4", Path("x.mp4")), Video("x.avi", Path("x.avi")), Video("camera:3", None, 3)]
+    sources = [Video("x.mp4", Path("x.mp4")), Video("x.avi", Path("x.avi")), Video("camera:3", 3)]
     assert [outputs.stem(source) for source in sources] == ["x-2", "x-3", "camera-3"]

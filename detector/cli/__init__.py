@@ -1,0 +1,1 @@
+"""The command `detect`: its arguments, its inputs, its run and its outputs."""
