@@ -66,7 +66,9 @@ class Detector:
         o = self.options
         self.multibox = None if o.proposals == "ss" else _multibox(o)
         if o.backend == "own" and o.proposals != "multibox":
-            threading.Thread(target=_warm_up).start()  # no daemon: the end of Python would abort inside its kernels
+            threading.Thread(
+                target=_warm_up, daemon=False
+            ).start()  # not a daemon: the end of Python would abort inside its kernels
         names = [o.model, *o.further_models]
         models = [_model(name, o.crop_size) for name in names]
         check_heads(models)
