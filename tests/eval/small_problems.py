@@ -54,30 +54,41 @@ def predicted(rows: list[tuple[int, int, float, tuple[float, float, float, float
 boxes = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 14), st.integers(0, 14)).map(
     lambda b: (float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3]))
 )
-large = st.tuples(st.integers(1, 30), st.integers(1, 30), st.integers(20, 60), st.integers(20, 60)).map(
-    lambda b: (float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3]))
-)
 NUMBERS = [7, 3, 11, 5]  # not in the order of the pictures
-objects = st.lists(st.tuples(st.sampled_from(NUMBERS[:3]), st.integers(1, CLASSES), boxes | large), max_size=9)
-scores = st.sampled_from([0.1, 0.5, 0.5, 0.7, 0.9])  # many ties
+SCORES = [0.1, 0.5, 0.5, 0.7, 0.9]  # many ties
+scores = st.sampled_from(SCORES)
 
 
-@st.composite
-def problems(draw: st.DrawFn) -> tuple[list, list]:
-    """Objects, and predictions of which many lie on or near one; the fourth picture has no objects."""
-    truth = draw(objects)
-    free = st.tuples(st.sampled_from(NUMBERS), st.integers(1, CLASSES), scores, boxes | large)
-    kinds = [free]
-    if truth:
-        jitter = st.tuples(*[st.integers(-3, 3)] * 4)
-        kinds.append(
-            st.tuples(st.sampled_from(truth), scores, jitter).map(
-                lambda t: (
-                    t[0][0],
-                    t[0][1],
-                    t[1],
-                    tuple(float(a + b) for a, b in zip(t[0][2], t[2], strict=True)),
-                )
-            )
-        )
-    return truth, draw(st.lists(st.one_of(*kinds), max_size=14))
+def random_problem(seed: int) -> tuple[list, list]:  # type: ignore[type-arg]
+    """Return objects, some near others, and predictions, many near an object; the fourth picture has no objects."""
+    random = np.random.default_rng(seed)
+
+    def box() -> tuple[float, ...]:
+        large = random.random() < 0.5
+        x, y = random.integers(1, 31 if large else 13, 2)
+        w, h = random.integers(20, 61, 2) if large else random.integers(0, 15, 2)
+        return float(x), float(y), float(x + w), float(y + h)
+
+    def label() -> int:
+        return int(random.integers(1, CLASSES + 1))
+
+    def near(box: tuple[float, ...]) -> tuple[float, ...]:
+        jitter = random.integers(-3, 4, 4) * (random.random() < 0.8)
+        x1, y1, x2, y2 = (a + b for a, b in zip(box, jitter.tolist(), strict=True))
+        return x1, y1, max(x1, x2), max(y1, y2)
+
+    truth, found = [], []
+    for _ in range(random.integers(0, 10)):
+        if truth and random.random() < 0.4:
+            number, own, other = truth[random.integers(len(truth))]
+            truth.append((number, own, near(other)))
+        else:
+            truth.append((NUMBERS[random.integers(3)], label(), box()))
+    for _ in range(random.integers(0, 15)):
+        score = SCORES[random.integers(len(SCORES))]
+        if truth and random.random() < 0.5:
+            number, own, other = truth[random.integers(len(truth))]
+            found.append((number, own, score, near(other)))
+        else:
+            found.append((NUMBERS[random.integers(4)], label(), score, box()))
+    return truth, found

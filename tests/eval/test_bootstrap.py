@@ -2,43 +2,43 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from protocol_reference import ilsvrc, voc
-from small_problems import CLASSES, NUMBERS, ground_truth, predicted, problems
+from small_problems import CLASSES, NUMBERS, ground_truth, predicted, random_problem
 
 from eval.bootstrap import bootstrap_intervals, interval, picture_weights, resampled_ap, resampled_map
 from eval.protocols import evaluate
 
 
-@settings(max_examples=300, deadline=None)
-@given(problems(), st.sampled_from(["ilsvrc", "voc07", "voc10"]), st.lists(st.integers(0, 3), min_size=4, max_size=4))
-def test_a_resample_is_the_data_set_with_its_pictures_copied(problem, protocol: str, times: list[int]) -> None:
-    truth, found = problem
-    # every prediction its own score, so that the order of copies is not a matter of ties with others
-    found = [(p, c, 0.9 - i / 100, box) for i, (p, c, _, box) in enumerate(found)]
-    data, predictions = ground_truth(truth, NUMBERS), predicted(found, NUMBERS)
-    evaluation = evaluate(protocol, data, predictions)
-    ap = resampled_ap(evaluation, data, predictions, np.array([times], np.int32))[0]
-    copies = [(number, 100 * number + k) for number, n in zip(NUMBERS, times, strict=True) for k in range(n)]
-    many_truth = [(new, c, box) for old, new in copies for p, c, box in truth if p == old]
-    many_found = [(new, c, s, box) for old, new in copies for p, c, s, box in found if p == old]
-    if protocol == "ilsvrc":
-        wanted = ilsvrc(many_truth, many_found, set(), CLASSES)
-    else:
-        year = 2007 if protocol == "voc07" else 2010
-        wanted = voc([(*t, False) for t in many_truth], many_found, CLASSES, year)
-    np.testing.assert_allclose(ap, wanted, rtol=0, atol=1e-12)
+@pytest.mark.parametrize("protocol", ["ilsvrc", "voc07", "voc10"])
+def test_a_resample_is_the_data_set_with_its_pictures_copied(protocol: str) -> None:
+    for seed in range(200):
+        truth, found = random_problem(seed)
+        times = np.random.default_rng(seed).integers(0, 4, 4).tolist()
+        # every prediction its own score, so that the order of copies is not a matter of ties with others
+        found = [(p, c, 0.9 - i / 100, box) for i, (p, c, _, box) in enumerate(found)]
+        data, predictions = ground_truth(truth, NUMBERS), predicted(found, NUMBERS)
+        evaluation = evaluate(protocol, data, predictions)
+        ap = resampled_ap(evaluation, data, predictions, np.array([times], np.int32))[0]
+        copies = [(number, 100 * number + k) for number, n in zip(NUMBERS, times, strict=True) for k in range(n)]
+        many_truth = [(new, c, box) for old, new in copies for p, c, box in truth if p == old]
+        many_found = [(new, c, s, box) for old, new in copies for p, c, s, box in found if p == old]
+        if protocol == "ilsvrc":
+            wanted = ilsvrc(many_truth, many_found, set(), CLASSES)
+        else:
+            year = 2007 if protocol == "voc07" else 2010
+            wanted = voc([(*t, False) for t in many_truth], many_found, CLASSES, year)
+        np.testing.assert_allclose(ap, wanted, rtol=0, atol=1e-12, err_msg=f"seed {seed}")
 
 
-@settings(max_examples=60, deadline=None)
-@given(problems(), st.sampled_from(["ilsvrc", "voc07", "voc10", "coco"]))
-def test_every_picture_once_is_the_estimate(problem, protocol: str) -> None:
-    truth, found = problem
-    data, predictions = ground_truth(truth, NUMBERS), predicted(found, NUMBERS)
-    evaluation = evaluate(protocol, data, predictions)
+@pytest.mark.parametrize("protocol", ["ilsvrc", "voc07", "voc10", "coco"])
+def test_every_picture_once_is_the_estimate(protocol: str) -> None:
     once = np.ones((1, len(NUMBERS)), np.int32)
-    np.testing.assert_allclose(resampled_map(evaluation, data, predictions, once), [evaluation.mean_ap], atol=1e-9)
+    for seed in range(30):
+        truth, found = random_problem(seed)
+        data, predictions = ground_truth(truth, NUMBERS), predicted(found, NUMBERS)
+        evaluation = evaluate(protocol, data, predictions)
+        means = resampled_map(evaluation, data, predictions, once)
+        np.testing.assert_allclose(means, [evaluation.mean_ap], atol=1e-9, err_msg=f"seed {seed}")
 
 
 def test_weights_draw_as_many_pictures_as_there_are() -> None:
