@@ -9,8 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detector.training.head_options import BboxStageOptions, HeadOptions, SvmStageOptions
-from detector.training.options import ClassifierOptions, DistillOptions, FinetuneOptions, LoopOptions, MultiBoxOptions
+from detector.training.options import (
+    BboxOptions,
+    ClassifierOptions,
+    DistillOptions,
+    FinetuneOptions,
+    LoopOptions,
+    MultiBoxOptions,
+    PictureOptions,
+    RegionOptions,
+    SvmOptions,
+)
 from proposals.console import Console, Parser, UsageError, run
 from proposals.options import options_from, read_table
 
@@ -49,12 +58,12 @@ KEY=VALUE sets an option over the file's. On several GPUs or machines:
 exit status: 0 trained, 1 failed, 2 wrong usage, 130 interrupted and 143
 terminated, a checkpoint being kept"""
 
-STAGES: Mapping[str, type[LoopOptions | HeadOptions]] = {
+STAGES: Mapping[str, type[LoopOptions | RegionOptions]] = {
     "classifier": ClassifierOptions,
     "distill": DistillOptions,
     "finetune": FinetuneOptions,
-    "svm": SvmStageOptions,
-    "bbox": BboxStageOptions,
+    "svm": SvmOptions,
+    "bbox": BboxOptions,
     "multibox": MultiBoxOptions,
 }
 
@@ -96,15 +105,13 @@ class Run:
     world: World
     console: Console
 
-    def folder(self, o: LoopOptions | HeadOptions, fingerprint: str) -> RunFolder:
+    def folder(self, o: LoopOptions | RegionOptions, fingerprint: str) -> RunFolder:
         """Return the run folder, made or taken up; `fingerprint`: of the data."""
         from detector.training.run_folder import RunFolder
 
         return self.world.in_turn(lambda: RunFolder(self.out, self.stage, o, fingerprint))
 
-    def regions(
-        self, o: FinetuneOptions | HeadOptions, sources: Sequence[Source], names: tuple[str, ...]
-    ) -> RegionPool:
+    def regions(self, o: RegionOptions, sources: Sequence[Source], names: tuple[str, ...]) -> RegionPool:
         """Return the regions of all pictures, proposed and labelled, and say how many there are."""
         from detector.training.region_proposals import stored_proposals
         from detector.training.regions import PoolOptions, build_pool
@@ -138,7 +145,7 @@ class Run:
             self.console.note(", ".join(f"{name} {of:.4f}" for name, of in measures.items()) + f" on {validated}")
 
 
-def _classifier(o: ClassifierOptions, run: Run) -> None:
+def _classifier(o: PictureOptions, run: Run) -> None:
     """Open the pictures, and the teachers of a distillation; train."""
     from detector.training.classifier import ClassifierTask, open_teacher
     from detector.training.data import open_images
@@ -173,7 +180,7 @@ def _finetune(o: FinetuneOptions, run: Run) -> None:
     run.train(FinetuneTask(o, model, pool, cache), o, folder, "held-out pictures")
 
 
-def _head(o: HeadOptions, run: Run) -> None:
+def _head(o: RegionOptions, run: Run) -> None:
     """Pool the regions, keep the network's features of them, train SVMs or a box regression on these."""
     from detector.model import TRAINED, find_model
     from detector.training.head_stages import check_model, picture_features, pooled_features, train_head
@@ -259,7 +266,7 @@ def _main(argv: Sequence[str] | None) -> int:
     }
     from detector.training.processes import joined_world
 
-    with joined_world("cpu" if isinstance(o, HeadOptions) else o.device) as world:
+    with joined_world(o.device if isinstance(o, LoopOptions) else "cpu") as world:
         work[args.stage](o, Run(args.stage, args.out, world, Console(PROGRAM, args.quiet or not world.first)))
     return 0
 

@@ -34,7 +34,8 @@ class About:
     off: str = ""  # what 0 or "" stands for; it may lie outside the range
     source: str = ""  # paper and section, or document
     metavar: str = ""
-    needs: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # other option: any of these values
+    # option -> those of its values with which this one has an effect; (): all but 0 and ""
+    needs: Mapping[str, tuple[object, ...]] = dataclasses.field(default_factory=dict)
 
     def range(self) -> str:
         """Return the range or the choices as text, "" where every value is right."""
@@ -90,8 +91,8 @@ def check_effect(options: Any, given: Iterable[str], spell: Callable[[str], str]
         for other, right in needs.items():
             value = getattr(options, other)
             if right and value not in right:
-                cure = f"give {spell(other)} {' or '.join(right)}, or leave it out"
-                raise ValueError(f"{spell(name)} has no effect with {spell(other)} {value}; {cure}")
+                cure = f"give {spell(other)} {' or '.join(map(_shown, right))}, or leave it out"
+                raise ValueError(f"{spell(name)} has no effect with {spell(other)} {_shown(value)}; {cure}")
             if not right and not value:
                 raise ValueError(f"{spell(name)} has no effect without {spell(other)}; leave it out")
 
@@ -240,6 +241,8 @@ def _zero(default: object) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, bool) or value == "":
+        return _toml(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

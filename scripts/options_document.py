@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 from detector.options import DetectOptions
+from detector.training.options import (
+    BboxOptions,
+    ClassifierOptions,
+    DistillOptions,
+    FinetuneOptions,
+    LoopOptions,
+    MultiBoxOptions,
+    PictureOptions,
+    RegionOptions,
+    SvmOptions,
+)
 from eval.data import EvalOptions
 from proposals.files import write_text_atomic
 from proposals.options import options_table
@@ -33,10 +45,31 @@ EVALUATION = """
 
 """
 
+TRAINING = """
+## Training
+
+`python -m detector.train STAGE` (docs/training.md): keys of the TOML file that `--config` names, or `KEY=VALUE` on the
+command line; `detector.training.options`.
+"""
+TRAINED = {  # what a table is of -> the dataclass whose own fields it lists
+    "`classifier`, `distill`, `finetune` and `multibox`: the loop": LoopOptions,
+    "`classifier` and `distill`": PictureOptions,
+    "`classifier` alone": ClassifierOptions,
+    "`distill` alone": DistillOptions,
+    "`finetune`, `svm` and `bbox`: the regions": RegionOptions,
+    "`finetune` alone": FinetuneOptions,
+    "`svm` alone": SvmOptions,
+    "`bbox` alone": BboxOptions,
+    "`multibox` alone": MultiBoxOptions,
+}
+
 
 def document() -> str:
     """Return the page."""
-    return HEAD + options_table(DetectOptions) + EVALUATION + options_table(EvalOptions)
+    training = "".join(
+        f"\n### {title}\n\n{options_table(cls, inspect.get_annotations(cls))}" for title, cls in TRAINED.items()
+    )
+    return HEAD + options_table(DetectOptions) + EVALUATION + options_table(EvalOptions) + TRAINING + training
 
 
 if __name__ == "__main__":

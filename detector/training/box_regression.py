@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from detector.training.options import BboxOptions
 from detector.training.picture_features import (
     PictureFeatures,
     Pictures,
@@ -30,24 +31,6 @@ from proposals.box_coding import box_targets
 from proposals.boxes import Floats, Indices, iou
 
 Doubles = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class BoxRegressionOptions:
-    """How the regression is trained. Raises: ValueError for values that make no sense."""
-
-    ridge: float = 1000.0  # lambda, appendix C and rcnn_train_bbox_regressor.m
-    min_overlap: float = 0.6  # appendix C: a pair's IoU; rcnn_train_bbox_regressor.m: strictly above
-    target_norm: float = 20.0  # rcnn_scale_features.m: the mean norm of the features to which lambda belongs
-    max_pairs: int = 4000  # a class; ours: 200 classes of 1,024 features then take 3.3 GB at most
-    min_pairs: int = 16  # a class; ours: with fewer, 4 for each number to be told, it predicts no move at all
-    seed: int = 0  # of the sample of pairs
-
-    def __post_init__(self) -> None:
-        if min(self.ridge, self.target_norm) <= 0 or not 0 <= self.min_overlap < 1:
-            raise ValueError(f"a box regression option is outside its range: {self}")
-        if not 1 <= self.min_pairs <= self.max_pairs:
-            raise ValueError(f"min_pairs must be 1 to max_pairs, got {self.min_pairs} of {self.max_pairs}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +51,7 @@ def predicted_targets(regressor: BoxRegressor, features: Floats) -> Floats:
 def train_box_regressor(
     pictures: Pictures,
     classes: int,
-    options: BoxRegressionOptions,
+    options: BboxOptions,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> BoxRegressor:
     """Train the box regression of each of `classes` classes over all pictures, gone through once.

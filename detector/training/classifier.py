@@ -24,7 +24,7 @@ from detector.runtimes.onnx import OnnxClassifier
 from detector.training.augmentation import augmented, centre_crop, mixup
 from detector.training.data import ImageSet
 from detector.training.loop import Group
-from detector.training.options import ClassifierOptions, DistillOptions
+from detector.training.options import ClassifierOptions, DistillOptions, PictureOptions
 from detector.training.processes import Batch, step_batches
 from detector.training.run_folder import RunFolder
 from detector.weights import load_weights, save_weights
@@ -43,7 +43,7 @@ class ImageBatches:
     """Makes the mini-batch of a step; picklable, for worker processes. Mini-batches go on from one pass to the next."""
 
     images: ImageSet
-    o: ClassifierOptions
+    o: PictureOptions
     rank: int = 0
     size: int = 1
     _order: tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]]] | None = field(default=None, repr=False)
@@ -97,7 +97,7 @@ class ClassifierTask:
     """The stages `classifier` and, with teachers, `distill` for the loop."""
 
     def __init__(
-        self, o: ClassifierOptions, images: ImageSet, validation: ImageSet | None, teachers: tuple[Teacher, ...] = ()
+        self, o: PictureOptions, images: ImageSet, validation: ImageSet | None, teachers: tuple[Teacher, ...] = ()
     ) -> None:
         """images: what is learned from; validation: labelled pictures of the same classes, or None.
 
@@ -132,7 +132,7 @@ class ClassifierTask:
             if self.teachers:
                 crops = batch["crops"].numpy()
                 batch["targets"] = torch.from_numpy(np.mean([teacher(crops) for teacher in self.teachers], axis=0))
-            elif self.o.mixup:
+            elif isinstance(self.o, ClassifierOptions) and self.o.mixup:
                 rng = np.random.default_rng([self.o.seed, step, rank])
                 one_hot = functional.one_hot(batch["labels"] + self.first, self.classes).numpy().astype(np.float32)
                 mixed, targets = mixup(batch["crops"].numpy().astype(np.float32), one_hot, rng, self.o.mixup)
@@ -150,7 +150,7 @@ class ClassifierTask:
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return one classifier's loss: cross-entropy with the labels, or with the teachers' scores."""
-        if not self.teachers:
+        if isinstance(self.o, ClassifierOptions):
             targets = batch.get("targets", batch["labels"] + self.first)
             return functional.cross_entropy(logits, targets, label_smoothing=self.o.label_smoothing)
         assert isinstance(self.o, DistillOptions)
@@ -204,7 +204,7 @@ class ClassifierTask:
         return Path(model.file)
 
 
-def _validated(images: ImageSet, o: ClassifierOptions) -> tuple[Crops, npt.NDArray[np.int64]]:
+def _validated(images: ImageSet, o: PictureOptions) -> tuple[Crops, npt.NDArray[np.int64]]:
     """Return centre crops and labels of the pictures that are validated on, without those that cannot be read."""
     count = min(o.validate_pictures or len(images), len(images))
     crops, labels = [], []

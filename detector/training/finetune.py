@@ -76,8 +76,6 @@ class FinetuneTask:
 
         Raises: ValueError for options that do not go together.
         """
-        if o.distill and o.classes != "det":
-            raise ValueError("distill keeps old scores of the same classes; it needs classes = det")
         self.o, self.model, self.pool = o, model, pool
         self.outputs = 1 + len(pool.class_names)
         self.weights = load_weights(model)

@@ -17,8 +17,8 @@ from detector.model import BOXES, SVM, Model
 from detector.networks.layers import cut_after, layer_name
 from detector.training.box_regression import train_box_regressor
 from detector.training.features import FeatureCache, fill_cache
-from detector.training.head_options import BboxStageOptions, HeadOptions, SvmStageOptions
 from detector.training.heads import train_svms
+from detector.training.options import BboxOptions, RegionOptions, SvmOptions
 from detector.training.picture_features import PictureFeatures
 from detector.training.regions import IGNORED, RegionPool, Source
 from detector.weights import load_weights, save_weights
@@ -26,10 +26,10 @@ from detector.weights import load_weights, save_weights
 Advance = Callable[[int], None]
 
 
-def check_model(o: HeadOptions, model: Model, class_names: tuple[str, ...]) -> None:
+def check_model(o: RegionOptions, model: Model, class_names: tuple[str, ...]) -> None:
     """Raise ValueError, naming the cure, where the stage cannot begin from `model`."""
     _ = model.classifier  # raises for several networks in one file
-    if isinstance(o, BboxStageOptions) and (model.outputs == "imagenet" or model.labels != class_names):
+    if isinstance(o, BboxOptions) and (model.outputs == "imagenet" or model.labels != class_names):
         raise ValueError(
             f"{o.model}: box regression goes with a classifier of background and the {len(class_names)} classes, which "
             "this is not; train one with python -m detector.train finetune or svm"
@@ -37,7 +37,7 @@ def check_model(o: HeadOptions, model: Model, class_names: tuple[str, ...]) -> N
 
 
 def pooled_features(
-    o: HeadOptions, model: Model, pool: RegionPool, folder: Path, note: Callable[[str], None], advance: Advance
+    o: RegionOptions, model: Model, pool: RegionPool, folder: Path, note: Callable[[str], None], advance: Advance
 ) -> FeatureCache:
     """Return the features of all regions, float16 [N, D, 1, 1], none mirrored; errors as of `fill_cache`."""
     last = next(name for layer in reversed(model.layers[:-1]) if (name := layer_name(layer)))
@@ -80,7 +80,7 @@ def picture_features(
 
 
 def train_head(
-    o: HeadOptions,
+    o: RegionOptions,
     model: Model,
     class_names: tuple[str, ...],
     pictures: Callable[[], Iterator[PictureFeatures]],
@@ -93,7 +93,7 @@ def train_head(
     """
     weights, classes, head = load_weights(model), len(class_names), model.classifier.name
     arrays = dict(weights.arrays)
-    if isinstance(o, SvmStageOptions):
+    if isinstance(o, SvmOptions):
         svms = train_svms(pictures, classes, o, advance)
         if model.outputs == "imagenet" or model.labels != class_names:  # a box regression of other classes
             arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{BOXES}.")}
@@ -102,14 +102,14 @@ def train_head(
         arrays[f"{head}.bias"] = np.concatenate([np.zeros(1, np.float32), svms.bias])
         told = f"{int(svms.trained.sum()):,} of {classes:,} classes have an SVM; the others are never detected"
     else:
-        assert isinstance(o, BboxStageOptions)
+        assert isinstance(o, BboxOptions)
         regression = train_box_regressor(pictures, classes, o, advance)
         length = regression.weights.shape[2]
         arrays[f"{BOXES}.weight"] = regression.weights.reshape(4 * classes, length).astype(np.float16)
         arrays[f"{BOXES}.bias"] = regression.bias.reshape(4 * classes)
         moving = int(regression.weights.any(axis=(1, 2)).sum())
         told = f"{moving:,} of {classes:,} classes have a box regression; the boxes of the others stay where they are"
-    svm = isinstance(o, SvmStageOptions)
+    svm = isinstance(o, SvmOptions)
     save_weights(
         out,
         arrays,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from detector.training.options import SvmOptions
 from detector.training.picture_features import (
     PictureFeatures,
     Pictures,
@@ -24,30 +25,6 @@ from detector.training.picture_features import (
 from proposals.boxes import Floats, Indices, Mask
 
 NEVER = -100.0  # margin of a class that cannot be trained: R-CNN's 0 would find it everywhere; real ones are about +-5
-
-
-@dataclass(frozen=True)
-class SvmOptions:
-    """How the SVMs are trained; the defaults are R-CNN's. Raises: ValueError for values that make no sense."""
-
-    c: float = 1e-3  # svm_C, rcnn_train.m; "C" of liblinear
-    positive_weight: float = 2.0  # pos_loss_weight, rcnn_train.m: the loss of a positive counts twice
-    bias: float = 10.0  # bias_mult, rcnn_train.m: the constant feature, so that the bias is hardly regularised
-    target_norm: float = 20.0  # rcnn_scale_features.m: the mean norm of the features for which C was chosen
-    negative_iou: float = 0.3  # section 2.3: 5 points worse at 0.5, 4 at 0; neg_ovr_thresh, strictly below
-    retrain_after: int = 2000  # retrain_limit, rcnn_train.m: when more new negatives than this have come
-    hard: float = -1.0  # hard_thresh, rcnn_train.m (-1.0001 there: the margin, less rounding)
-    easy: float = -1.2  # evict_thresh, rcnn_train.m
-    tolerance: float = 1e-4  # of the solver; liblinear's own 0.1 leaves the outcome to the order of the examples
-    max_iterations: int = 1000  # of the solver; liblinear's own
-    seed: int = 0  # of the solver's order of examples
-
-    def __post_init__(self) -> None:
-        positive = (self.c, self.positive_weight, self.bias, self.target_norm, self.tolerance, self.max_iterations)
-        if min(positive) <= 0 or self.retrain_after < 0 or not 0 < self.negative_iou <= 1:
-            raise ValueError(f"an SVM option is outside its range: {self}")
-        if self.easy > self.hard:
-            raise ValueError(f"easy ({self.easy}) lies above hard ({self.hard}): what was just found would be dropped")
 
 
 @dataclass(frozen=True, eq=False)

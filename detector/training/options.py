@@ -1,223 +1,335 @@
-"""The options of each training stage: one flat dataclass a stage, read from one TOML file; each field with its source.
+"""The options of each training stage: one flat dataclass a stage, read from one TOML file; docs/options.md lists them.
 
-All stages that run stochastic gradient descent share the fields of `LoopOptions`.
+All stages that run stochastic gradient descent share the fields of `LoopOptions`, those that learn from boxes the
+fields of `RegionOptions`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("constant", "step", "cosine")
-AVERAGES = ("none", "equal", "ema")
-PRECISIONS = ("f32", "bf16")
-DEVICES = ("auto", "cpu", "cuda")
+from proposals.options import check_options, option
 
-
-def check_ranges(options: object, *ranges: tuple[str, float, float]) -> None:
-    """Raise ValueError for the first of `ranges`, (name, lowest, highest), that the option of this name lies outside.
-
-    So does NaN.
-    """
-    for name, low, high in ranges:
-        value = getattr(options, name)
-        if not low <= value <= high:
-            raise ValueError(f"{name} must lie in {low:g}..{high:g}, got {value}")
+RCNN = "R-CNN section 2.3"
+STEPPED = {"schedule": ("step",)}
+GOOGLENET = {"network": ("googlenet",)}
+GRIDS, WHOLE = {"fine": ()}, {"fine": ("",)}  # MultiBox on two grids, and over whole pictures
 
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What the training loop depends on, whatever is trained."""
+    """What the training loop depends on, whatever is trained. Raises ValueError for a value outside its range."""
 
-    steps: int = 0  # mini-batches in all; 0: as many as `epochs` takes
-    epochs: float = 0.0  # passes over the data; used where `steps` is 0
-    accumulate: int = 1  # parts that a mini-batch is worked on in, to save memory; the gradients are summed
-    optimizer: str = "sgd"  # sgd (GoogLeNet section 6, R-CNN) or adamw (Loshchilov & Hutter 2019)
-    momentum: float = 0.9  # GoogLeNet section 6, R-CNN
-    weight_decay: float = 5e-4  # R-CNN's solver; bvlc_googlenet has 2e-4
-    learning_rate: float = 1e-3  # R-CNN section 2.3; bvlc_googlenet has 1e-2
-    schedule: str = "step"  # constant, step (both papers) or cosine
-    decay: float = 0.1  # factor of each step of the schedule: R-CNN 0.1, GoogLeNet 0.96
-    decay_steps: int = 0  # mini-batches between two of them (R-CNN: 20,000); 0: as `decay_epochs`
-    decay_epochs: float = 0.0  # passes between two of them (GoogLeNet section 6: 8)
-    warmup_steps: int = 0  # mini-batches over which the learning rate rises from zero (Goyal et al. 2017)
-    clip: float = 0.0  # largest norm of all gradients together; 0: not clipped
-    average: str = "none"  # of the weights, for the final model: none, equal (Polyak, section 6) or ema
-    average_from: float = 0.0  # share of the steps before an equal average begins
-    ema_decay: float = 0.999  # of an exponential average
-    precision: str = "f32"  # f32, or bf16 (autocast)
-    compile: bool = False  # torch.compile
-    device: str = "auto"  # auto, cpu or cuda
-    workers: int = 0  # processes that make mini-batches ahead; 0: none
-    seed: int = 0  # of weights, order of the data, augmentation and dropout
-    log_steps: int = 20  # mini-batches between two lines of log.jsonl
-    validate_steps: int = 500  # mini-batches between two validations
-    checkpoint_minutes: float = 5.0  # between two checkpoints: what a kill can cost
+    steps: int = option(0, "mini-batches in all", low=0, off="as many as epochs takes")
+    epochs: float = option(0.0, "passes over the data", low=0, high=1e6, needs={"steps": (0,)})
+    accumulate: int = option(1, "parts of a mini-batch, worked on one after the other to save memory", low=1)
+    optimizer: str = option("sgd", "rule of a step", choices=("sgd", "adamw"), source="GoogLeNet section 6, R-CNN")
+    momentum: float = option(
+        0.9, "momentum of sgd", low=0, high=1, needs={"optimizer": ("sgd",)}, source="GoogLeNet section 6, R-CNN"
+    )
+    weight_decay: float = option(5e-4, "weight decay, of biases too", low=0, high=1, source="R-CNN's solver")
+    learning_rate: float = option(
+        1e-3, "learning rate at the beginning, after the warm-up", low=0, high=100, source=RCNN
+    )
+    schedule: str = option(
+        "step", "how the learning rate falls", choices=("constant", "step", "cosine"), source="step: both papers"
+    )
+    decay: float = option(0.1, "factor by which the rate falls", low=0, high=1, needs=STEPPED, source="R-CNN's solver")
+    decay_steps: int = option(
+        0, "mini-batches after which it falls; R-CNN 20,000", low=0, off="as decay_epochs", needs=STEPPED
+    )
+    decay_epochs: float = option(
+        0.0,
+        "passes after which it falls",
+        low=0,
+        high=1e6,
+        needs=STEPPED | {"decay_steps": (0,)},
+        source="GoogLeNet section 6",
+    )
+    warmup_steps: int = option(
+        0, "mini-batches over which the learning rate rises from zero", low=0, source="arXiv:1706.02677"
+    )
+    clip: float = option(0.0, "largest norm of all gradients together", low=0, off="not clipped")
+    average: str = option(
+        "none",
+        "average of the weights over the steps, for the final model",
+        choices=("none", "equal", "ema"),
+        source="GoogLeNet section 6",
+    )
+    average_from: float = option(
+        0.0, "share of the steps before the average begins", low=0, high=1, needs={"average": ("equal", "ema")}
+    )
+    ema_decay: float = option(0.999, "decay of the exponential average", low=0, high=1, needs={"average": ("ema",)})
+    precision: str = option("f32", "precision of the arithmetic; bf16 by autocast", choices=("f32", "bf16"))
+    compile: bool = option(False, "compile the network with torch.compile")
+    device: str = option("auto", "where the network is trained", choices=("auto", "cpu", "cuda"))
+    workers: int = option(0, "processes that make mini-batches ahead", low=0, off="none")
+    seed: int = option(0, "seed of weights, order of the data, augmentation and dropout", low=0, high=2**32, below=True)
+    log_steps: int = option(20, "mini-batches between two lines of log.jsonl", low=1)
+    validate_steps: int = option(500, "mini-batches between two validations", low=1)
+    checkpoint_minutes: float = option(5.0, "minutes between two checkpoints: what a kill can cost", low=0)
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("average", AVERAGES),
-            ("precision", PRECISIONS),
-            ("device", DEVICES),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'")
-        if self.steps < 0 or self.epochs < 0 or (not self.steps and not self.epochs):
+        check_options(self)
+        if not self.steps and not self.epochs:
             raise ValueError("give the length of the run: steps above 0, or epochs above 0")
-        for name, least in (("accumulate", 1), ("log_steps", 1), ("validate_steps", 1), ("warmup_steps", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("workers", "seed", "decay_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed must lie below {2**32}, got {self.seed}")
-        check_ranges(
-            self,
-            ("momentum", 0.0, 1.0),
-            ("ema_decay", 0.0, 1.0),
-            ("average_from", 0.0, 1.0),
-            ("decay", 0.0, 1.0),
-            ("weight_decay", 0.0, 1.0),
-            ("learning_rate", 0.0, 100.0),
-            ("clip", 0.0, 1e9),
-            ("decay_epochs", 0.0, 1e9),
-            ("checkpoint_minutes", 0.0, 1e6),
-        )
 
 
 @dataclass(frozen=True)
-class FinetuneOptions(LoopOptions):
-    """`finetune`: R-CNN's domain-specific fine-tuning (section 2.3 of R-CNN, section 8 of GoogLeNet)."""
+class RegionOptions:
+    """What the stages share that learn from regions: the network, the data sets, and the regions of each picture."""
 
-    model: str = "inception_v3"  # where the weights begin; NAME@SIZE for crops of another size
-    data: tuple[str, ...] = ()  # data sets with boxes: paths, PATH#SPLIT for a split other than train
-    partial: tuple[str, ...] = ()  # those of `data` that box only the class a picture was taken for
-    label_only: tuple[str, ...] = ()  # those that name a picture's class and box nothing: a learned proposal is its box
-    shares: tuple[float, ...] = ()  # how often regions of each of `data` are drawn, times their number; (): 1 each
-    classes: str = "det"  # det: the 200 of ILSVRC, others mapped to them; own: those of the data
-    proposals: str = ""  # Parquet file of python -m proposals.extract; "": made here, once
-    frozen: str = ""  # last layer that keeps its weights; "": all are trained
-    keep_features: bool = True  # compute the frozen layers' outputs once; False: anew for each region drawn, mirrored
-    kept: str = ""  # layer behind `frozen` up to which the weights are those of `kept_from`, and stay
-    kept_from: str = ""  # an earlier run of the same kind: members of an ensemble share these layers
-    cache: str = ""  # folder for frozen layers' outputs, for all runs with the same regions; "": in the run folder
-    pool_seed: int = 0  # of the choice of regions a picture, and of those mirrored in the cache
-    cut_precision: str = "auto"  # of the frozen layers: auto, f32, bf16 or int8
-    foreground: int = 32  # regions a mini-batch, R-CNN section 2.3
-    background: int = 96  # likewise
-    most_foreground: int = 0  # proposals a picture that are drawn from, beside its ground truth; 0: all
-    most_background: int = 0  # likewise; with frozen layers, what has to be kept is the sum of both a picture
-    jitter: int = 0  # moved copies of each ground-truth box, of IoU 0.5 and more with it, that are drawn from too
-    near: float = 0.0  # share of the background from IoU 0.1..0.5 with an object (Fast R-CNN section 2.3)
-    balance: float = 0.0  # of classes and data sets: 0 as they come (R-CNN), 1 each equally often
-    unlabelled: float = 0.0  # weight of a background region as a negative for classes its data set does not label
-    distill: float = 0.0  # weight of keeping the teachers' scores among the classes (ours)
-    teachers: tuple[str, ...] = ()  # models whose mean scores are kept, NAME@SIZE; (): the network that is begun with
-    head_rate: float = 10.0  # learning rate of the new classifier over that of the rest: R-CNN's solver
-    dropout: float = 0.4  # GoogLeNet section 5
-    held_out: float = 0.05  # share of the pictures that is only validated on
-    batch_memory: int = 512  # MB of decoded pictures that each worker keeps
+    model: str = option("inception_v3", "network to begin with: a model or run folder; NAME@SIZE for other crops")
+    data: tuple[str, ...] = option((), "data sets with boxes: paths, PATH#SPLIT for a split other than train")
+    partial: tuple[str, ...] = option((), "those of data that box only the class a picture was taken for")
+    classes: str = option(
+        "det", "classes: the 200 of ILSVRC, to which others are mapped, or the data's own", choices=("det", "own")
+    )
+    proposals: str = option("", "Parquet file of python -m proposals.extract", off="made in the run folder, once")
+    cache: str = option("", "folder for the features; runs with the same regions share it", off="in the run folder")
+    cut_precision: str = option(
+        "auto", "precision in which the features are computed", choices=("auto", "f32", "bf16", "int8")
+    )
+    most_foreground: int = option(
+        0, "most proposals of a picture with an IoU of 0.5 or more, beside its ground truth", low=0, off="all"
+    )
+    most_background: int = option(0, "most other proposals of a picture", low=0, off="all")
+    pool_seed: int = option(0, "seed of the choice of these regions, and of those mirrored in the cache", low=0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        check_data(self.data, self.partial)
+
+
+@dataclass(frozen=True)
+class FinetuneOptions(RegionOptions, LoopOptions):
+    """`finetune`: R-CNN's domain-specific fine-tuning (R-CNN section 2.3, GoogLeNet section 8)."""
+
+    cache: str = option(
+        "",
+        "folder for the frozen layers' outputs; runs share it",
+        off="in the run folder",
+        needs={"frozen": (), "keep_features": (True,)},
+    )
+    cut_precision: str = option(
+        "auto", "precision of the frozen layers", choices=("auto", "f32", "bf16", "int8"), needs={"frozen": ()}
+    )
+    label_only: tuple[str, ...] = option(
+        (), "those of data with one class a picture and no box", source="arXiv:2201.02605"
+    )
+    shares: tuple[float, ...] = option(
+        (), "how often regions of each of data are drawn, times their number; []: 1 each", low=0
+    )
+    frozen: str = option("", "last layer that keeps its weights", off="all are trained")
+    keep_features: bool = option(True, "compute the frozen layers' outputs once; false: anew for each region drawn")
+    kept: str = option(
+        "",
+        "layer behind frozen up to which kept_from gives the weights",
+        needs={"frozen": (), "keep_features": (True,), "kept_from": ()},
+    )
+    kept_from: str = option(
+        "", "earlier run whose layers up to kept are taken, as members of an ensemble do", needs={"kept": ()}
+    )
+    foreground: int = option(32, "foreground regions of a mini-batch", low=0, source=RCNN)
+    background: int = option(96, "background regions of a mini-batch", low=0, source=RCNN)
+    jitter: int = option(0, "moved copies of each ground-truth box that are drawn from too", low=0, high=1000)
+    near: float = option(
+        0.0,
+        "share of background with an IoU of 0.1 to 0.5",
+        low=0,
+        high=1,
+        needs={"most_background": ()},
+        source="Fast R-CNN section 2.3",
+    )
+    balance: float = option(
+        0.0, "balance of classes and data sets: 0 as they come, as in R-CNN, 1 each equally often", low=0, high=1
+    )
+    unlabelled: float = option(
+        0.0, "weight of background as a negative for classes that its data set does not label", low=0, high=1
+    )
+    distill: float = option(
+        0.0,
+        "weight of the loss that keeps the teachers' scores",
+        low=0,
+        high=1000,
+        needs={"classes": ("det",)},
+        source="ours",
+    )
+    teachers: tuple[str, ...] = option(
+        (), "models whose mean scores are kept; []: the model that training begins with", needs={"distill": ()}
+    )
+    head_rate: float = option(
+        10.0,
+        "learning rate of the new classifier over that of the other layers",
+        low=0,
+        high=1000,
+        source="R-CNN's solver",
+    )
+    dropout: float = option(
+        0.4, "share of features dropped before the classifier", low=0, high=1, below=True, source="GoogLeNet section 5"
+    )
+    held_out: float = option(
+        0.05, "share of the pictures that is validated on and not trained on", low=0, high=1, below=True
+    )
+    batch_memory: int = option(512, "MB of decoded pictures that each worker keeps", low=0)
+
+    def __post_init__(self) -> None:
+        LoopOptions.__post_init__(self)
+        RegionOptions.__post_init__(self)
+        check_shares(self.data, self.shares)
+        if unknown := [item for item in self.label_only if item not in self.data or item in self.partial]:
+            raise ValueError(f"label_only names '{unknown[0]}', which must be one of data and none of partial")
+        if self.teachers and self.frozen and self.keep_features:
+            raise ValueError("teachers have no effect on kept features; set keep_features = false, or leave them out")
+        if bool(self.kept) != bool(self.kept_from):
+            raise ValueError("kept and kept_from go together; give both, or neither")
+        if not self.foreground + self.background:
+            raise ValueError(f"a mini-batch needs regions, got {self.foreground} and {self.background}")
+
+
+@dataclass(frozen=True)
+class SvmOptions(RegionOptions):
+    """`svm`: R-CNN's linear SVMs with hard negatives in place of the softmax (R-CNN section 2.3, appendix B)."""
+
+    c: float = option(1e-3, "C of liblinear", low=1e-6, source="rcnn_train.m")
+    positive_weight: float = option(
+        2.0, "weight of a positive's loss", low=1e-6, source="pos_loss_weight, rcnn_train.m"
+    )
+    bias: float = option(
+        10.0,
+        "value of the constant feature; large, so that the bias is free",
+        low=1e-6,
+        source="bias_mult, rcnn_train.m",
+    )
+    target_norm: float = option(20.0, "mean norm of the scaled features", low=1e-6, source="rcnn_scale_features.m")
+    negative_iou: float = option(
+        0.3, "IoU with every object of the class below which a region is a negative", low=1e-6, high=1, source=RCNN
+    )
+    retrain_after: int = option(
+        2000, "new negatives of a class after which it is trained again", low=0, source="retrain_limit, rcnn_train.m"
+    )
+    hard: float = option(-1.0, "margin above which a negative is hard", low=-1e6, source="hard_thresh, rcnn_train.m")
+    easy: float = option(-1.2, "margin below which a negative leaves", low=-1e6, source="evict_thresh, rcnn_train.m")
+    tolerance: float = option(
+        1e-4, "tolerance of the solver; with liblinear's 0.1 the order of the examples decides", low=1e-6, high=1
+    )
+    max_iterations: int = option(1000, "most iterations of the solver", low=1, source="liblinear")
+    seed: int = option(0, "seed of the solver's order of examples", low=0, high=2**32, below=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.data:
-            raise ValueError("data names no data set to train on")
-        if unknown := [item for item in self.partial if item not in self.data]:
-            raise ValueError(f"partial names '{unknown[0]}', which data does not")
-        if unknown := [item for item in self.label_only if item not in self.data or item in self.partial]:
-            raise ValueError(f"label_only names '{unknown[0]}', which must be one of data and none of partial")
-        if self.shares and (len(self.shares) != len(self.data) or min(self.shares) < 0 or not sum(self.shares) > 0):
-            raise ValueError(f"shares must have a number for each of the {len(self.data)} data sets, not all 0")
-        if self.classes not in ("det", "own"):
-            raise ValueError(f"classes must be det or own, got '{self.classes}'")
-        if self.kept and not self.keep_features:
-            raise ValueError("kept needs keep_features: only stored features are shared by several runs")
-        if self.teachers and (not self.distill or (self.frozen and self.keep_features)):
-            raise ValueError("teachers need distill above 0, and regions that are cropped anew (keep_features = false)")
-        if bool(self.kept) != bool(self.kept_from) or (self.kept and not self.frozen):
-            raise ValueError("kept and kept_from go together, with frozen layers before them")
-        if self.foreground < 0 or self.background < 0 or not self.foreground + self.background:
-            raise ValueError(f"a mini-batch needs regions, got {self.foreground} and {self.background}")
-        if self.most_foreground < 0 or self.most_background < 0 or self.batch_memory < 0:
-            raise ValueError("most_foreground, most_background and batch_memory must not be negative")
-        check_ranges(self, ("balance", 0, 1), ("unlabelled", 0, 1), ("distill", 0, 1000), ("head_rate", 0, 1000))
-        check_ranges(self, ("jitter", 0, 1000), ("near", 0, 1))
-        for name in ("dropout", "held_out"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in 0..1, below 1, got {getattr(self, name)}")
+        if self.easy > self.hard:
+            raise ValueError(f"easy ({self.easy}) lies above hard ({self.hard}): what was just found would be dropped")
 
 
 @dataclass(frozen=True)
-class ClassifierOptions(LoopOptions):
-    """`classifier`: GoogLeNet's training on labelled pictures (section 6)."""
+class BboxOptions(RegionOptions):
+    """`bbox`: R-CNN's bounding-box regression, beside the classifier that the model has (R-CNN appendix C)."""
 
-    data: str = ""  # folder of class folders, list file, or tar shards
-    validation: str = ""  # likewise; "": none
-    classes: str = ""  # file with a class a line, in the order of the outputs; "": what the data says
-    network: str = "googlenet"  # googlenet or inception_v3
-    norm: str = "lrn"  # of googlenet: lrn (the paper) or batch (trains faster, folds away)
-    width: float = 1.0  # of googlenet's channels (section 7: one member of the ensemble is wider)
-    auxiliary: bool = True  # of googlenet: section 5's classifiers on the side, in training only
-    auxiliary_weight: float = 0.3  # section 5
-    dropout: float = 0.4  # section 5
-    start: str = ""  # weights to begin with: a model or a run folder; "": from scratch
-    size: int = 224  # side of the crops, section 5
-    mean: float = 128.0  # input = (pixel - mean) / scale
-    scale: float = 128.0
-    mini_batch: int = 32  # bvlc_googlenet
-    area_min: float = 0.08  # section 6: crops of 8 % to 100 % of the area,
-    aspect_min: float = 0.75  # with an aspect ratio of 3/4 to 4/3
-    photometric: bool = True  # section 6: Howard's distortions
-    interpolations: int = 4  # section 6: a random one of so many; 1: bilinear alone
-    label_smoothing: float = 0.0  # Szegedy et al. 2015, not in this paper
-    mixup: float = 0.0  # Zhang et al. 2018, likewise; alpha
-    shards_mixed: int = 16  # tar shards whose pictures are shuffled together
-    validate_pictures: int = 2000  # of the validation set, evenly spaced; 0: all
+    ridge: float = option(1000.0, "lambda of the regression", low=1e-6, source="R-CNN appendix C")
+    min_overlap: float = option(
+        0.6,
+        "IoU with an object above which a region learns from it",
+        low=0,
+        high=1,
+        below=True,
+        source="R-CNN appendix C",
+    )
+    target_norm: float = option(20.0, "mean norm of the scaled features", low=1e-6, source="rcnn_scale_features.m")
+    max_pairs: int = option(4000, "most regions of a class, a sample of all", low=1, source="ours, for memory")
+    min_pairs: int = option(16, "fewest regions of a class; with fewer it moves no box", low=1, source="ours")
+    seed: int = option(0, "seed of the sample of regions", low=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_pairs > self.max_pairs:
+            raise ValueError(f"min_pairs must be 1 to max_pairs, got {self.min_pairs} of {self.max_pairs}")
+
+
+@dataclass(frozen=True)
+class PictureOptions(LoopOptions):
+    """What `classifier` and `distill` share: pictures, the network, and how the pictures are seen."""
+
+    data: str = option("", "pictures: folder of class folders, list file, or tar shards")
+    validation: str = option("", "labelled pictures to validate on, likewise", off="none")
+    classes: str = option("", "file with a class a line, in the order of the outputs", off="what the data says")
+    network: str = option("googlenet", "network that is trained", choices=("googlenet", "inception_v3"))
+    norm: str = option(
+        "lrn", "normalisation of googlenet; batch norm trains faster", choices=("lrn", "batch"), needs=GOOGLENET
+    )
+    width: float = option(
+        1.0, "factor of googlenet's channels", low=0.01, high=16, needs=GOOGLENET, source="GoogLeNet section 7"
+    )
+    auxiliary: bool = option(
+        True, "train with googlenet's classifiers on the side", needs=GOOGLENET, source="GoogLeNet section 5"
+    )
+    auxiliary_weight: float = option(
+        0.3,
+        "weight of their losses",
+        low=0,
+        high=10,
+        needs={"auxiliary": (True,), **GOOGLENET},
+        source="GoogLeNet section 5",
+    )
+    dropout: float = option(
+        0.4, "share of features dropped before the classifier", low=0, high=0.99, source="GoogLeNet section 5"
+    )
+    start: str = option("", "model or run folder to begin with", off="random weights")
+    size: int = option(224, "side of the crops in pixels", low=75, high=640, source="GoogLeNet section 5")
+    mean: float = option(128.0, "input = (pixel - mean) / scale", low=0, high=255)
+    scale: float = option(128.0, "see mean", low=1e-3, high=1e6)
+    mini_batch: int = option(32, "pictures of a mini-batch", low=1, high=65536, source="bvlc_googlenet")
+    area_min: float = option(
+        0.08, "least share of a picture's area that a crop shows", low=0.001, high=1, source="GoogLeNet section 6"
+    )
+    aspect_min: float = option(
+        0.75, "least aspect ratio of a crop; the largest is its inverse", low=0.05, high=1, source="GoogLeNet section 6"
+    )
+    photometric: bool = option(True, "change the colours at random", source="GoogLeNet section 6")
+    interpolations: int = option(
+        4,
+        "number of resizing methods, of which chance takes one; 1: bilinear alone",
+        low=1,
+        high=4,
+        source="GoogLeNet section 6",
+    )
+    shards_mixed: int = option(16, "tar shards whose pictures are shuffled together", low=1)
+    validate_pictures: int = option(
+        2000, "pictures of the validation set, evenly spaced", low=0, off="all", needs={"validation": ()}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.data:
             raise ValueError("data names no pictures to train on")
-        if self.network not in ("googlenet", "inception_v3"):
-            raise ValueError(f"network must be googlenet or inception_v3, got '{self.network}'")
-        check_ranges(
-            self,
-            ("auxiliary_weight", 0.0, 10.0),
-            ("dropout", 0.0, 0.99),
-            ("area_min", 0.001, 1.0),
-            ("aspect_min", 0.05, 1.0),
-            ("label_smoothing", 0.0, 0.99),
-            ("mixup", 0.0, 100.0),
-            ("mean", 0.0, 255.0),
-            ("scale", 1e-3, 1e6),
-            ("mini_batch", 1, 65536),
-            ("interpolations", 1, 4),
-            ("size", 75, 640),
-        )
-        if self.validate_pictures < 0 or self.shards_mixed < 1:
-            raise ValueError("validate_pictures must not be negative, shards_mixed at least 1")
 
 
 @dataclass(frozen=True)
-class DistillOptions(ClassifierOptions):
-    """`distill`: a classifier learns the averaged scores of others on any pictures (Beyer et al. 2021).
+class ClassifierOptions(PictureOptions):
+    """`classifier`: GoogLeNet's training on labelled pictures (GoogLeNet section 6)."""
 
-    Teachers and student see the same crop. `data` needs no labels; label_smoothing and mixup are of no account.
+    label_smoothing: float = option(
+        0.0, "share of a label that all classes get", low=0, high=0.99, source="Inception-v3 section 7"
+    )
+    mixup: float = option(
+        0.0, "alpha, where two pictures are mixed", low=0, high=100, off="none", source="arXiv:1710.09412"
+    )
+
+
+@dataclass(frozen=True)
+class DistillOptions(PictureOptions):
+    """`distill`: a classifier learns the mean scores of others on any pictures (Beyer et al. 2021).
+
+    Teachers and student see the same crop. Labels are not read.
     """
 
-    teachers: tuple[str, ...] = ()  # models, run folders, or .onnx files, with ImageNet's 1,000 classes
-    temperature: float = 1.0  # that both softmaxes are taken at
+    teachers: tuple[str, ...] = option((), "models, run folders or .onnx files with ImageNet's 1,000 classes")
+    temperature: float = option(1.0, "temperature of both softmaxes", low=0.01, high=100, source="arXiv:1503.02531")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.teachers:
             raise ValueError("teachers names no network to learn from")
-        check_ranges(self, ("temperature", 0.01, 100))
-        if self.mixup or self.label_smoothing:
-            raise ValueError("mixup and label_smoothing are of labels, which distillation has none of; leave them 0")
 
 
 @dataclass(frozen=True)
@@ -228,47 +340,74 @@ class MultiBoxOptions(LoopOptions):
     over whole pictures, on kept features of a few views of each.
     """
 
-    model: str = "inception_v3@448"  # the trunk; NAME@SIZE: side of the square that a picture is stretched to
-    frozen: str = "Mixed_6e"  # last layer of the trunk
-    fine: str = "Mixed_5d"  # layer of the fine grid; "": one pair of heads over the whole picture
-    data: tuple[str, ...] = ()  # data sets with boxes, as of FinetuneOptions; of every class
-    partial: tuple[str, ...] = ()  # those of `data` in which only one object a picture is boxed
-    shares: tuple[float, ...] = ()  # grids: of each of `data` in a mini-batch; (): by the numbers of their pictures
-    fine_shapes: int = 6  # grids: k-means shapes of small boxes on each cell of the fine grid
-    coarse_shapes: int = 14  # grids: of large ones on each cell of the coarse grid
-    mixed: int = 128  # grids: channels of the heads
-    whole: float = 0.2  # grids: share of the samples that show the whole picture
-    shrunk: float = 0.3  # grids: share that shows it smaller, on grey (SSD, section 2.2, expands pictures so)
-    cut_precision: str = "auto"  # of the trunk: auto, f32, bf16 or int8
-    cache: str = ""  # whole pictures, as all below to `matching`: folder for the features; "": in the run folder
-    priors: int = 200  # k-means centroids of the training boxes (Erhan et al. section 4.1)
-    views: int = 8  # a picture: as it is, mirrored, and crops of it
-    view_area: float = 0.3  # (grids too) least share of the picture's area that a crop shows
-    kept_area: float = 0.5  # (grids too) least share of an object's area that must be inside a crop to count there
-    reduced: int = 64  # channels of the heads' 1x1 convolution
-    hidden: int = 512  # units of their hidden layer
-    dropout: float = 0.3
-    near_negatives: bool = True  # in partly labelled pictures, priors that show a labelled object badly are negatives
-    matching: str = "priors"  # priors (Erhan et al. section 4.2) or predictions (the full cost)
-    mini_batch: int = 64
-    held_out: float = 0.05  # share of the pictures that is only validated on
-    pool_seed: int = 0  # of the choice of views, and of the priors
+    model: str = option(
+        "inception_v3@448", "trunk; NAME@SIZE gives the side of the square that a picture is stretched to"
+    )
+    frozen: str = option("Mixed_6e", "last layer of the trunk")
+    fine: str = option("Mixed_5d", "layer of the fine grid", off="one pair of heads over the whole picture")
+    data: tuple[str, ...] = option((), "data sets with boxes of any class: paths, PATH#SPLIT")
+    partial: tuple[str, ...] = option((), "those of data in which only one object of a picture is boxed")
+    shares: tuple[float, ...] = option(
+        (), "share of each of data in a mini-batch; []: by the numbers of their pictures", low=0, needs=GRIDS
+    )
+    fine_shapes: int = option(6, "k-means shapes of small boxes on each cell of the fine grid", low=1, needs=GRIDS)
+    coarse_shapes: int = option(14, "k-means shapes of large boxes on each cell of the coarse grid", low=1, needs=GRIDS)
+    mixed: int = option(128, "channels of the heads", low=1, needs=GRIDS)
+    whole: float = option(
+        0.2, "share of the samples that show the whole picture", low=0, high=1, below=True, needs=GRIDS
+    )
+    shrunk: float = option(
+        0.3,
+        "share of the samples that show it smaller, on grey",
+        low=0,
+        high=1,
+        below=True,
+        needs=GRIDS,
+        source="SSD section 2.2",
+    )
+    cut_precision: str = option("auto", "precision of the trunk", choices=("auto", "f32", "bf16", "int8"))
+    view_area: float = option(0.3, "least share of the picture's area that a crop shows", low=0, high=1, below=True)
+    kept_area: float = option(
+        0.5, "least share of an object's area inside a crop for it to count", low=0, high=1, below=True
+    )
+    cache: str = option("", "folder for the features", off="in the run folder", needs=WHOLE)
+    priors: int = option(200, "k-means centroids of the training boxes", low=1, needs=WHOLE, source="Erhan section 4.1")
+    views: int = option(8, "views of a picture: as it is, mirrored, and crops of it", low=1, needs=WHOLE)
+    reduced: int = option(64, "channels of the heads' 1x1 convolution", low=1, needs=WHOLE)
+    hidden: int = option(512, "units of the heads' hidden layer", low=1, needs=WHOLE)
+    dropout: float = option(0.3, "share of these units dropped", low=0, high=1, below=True, needs=WHOLE)
+    near_negatives: bool = option(
+        True, "in partly labelled pictures, priors that show a labelled object badly are negatives", needs=WHOLE
+    )
+    matching: str = option(
+        "priors",
+        "matching by priors (Erhan section 4.2) or by the full cost",
+        choices=("priors", "predictions"),
+        needs=WHOLE,
+    )
+    mini_batch: int = option(64, "samples of a mini-batch", low=1)
+    held_out: float = option(
+        0.05, "share of the pictures that is validated on and not trained on", low=0, high=1, below=True
+    )
+    pool_seed: int = option(0, "seed of the choice of views, and of the priors", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.data:
-            raise ValueError("data names no data set to train on")
-        if unknown := [item for item in self.partial if item not in self.data]:
-            raise ValueError(f"partial names '{unknown[0]}', which data does not")
-        if self.matching not in ("priors", "predictions"):
-            raise ValueError(f"matching must be priors or predictions, got '{self.matching}'")
-        if self.shares and (len(self.shares) != len(self.data) or min(self.shares) < 0 or not sum(self.shares) > 0):
-            raise ValueError(f"shares must have a number for each of the {len(self.data)} data sets, not all 0")
+        check_data(self.data, self.partial)
+        check_shares(self.data, self.shares)
         if self.whole + self.shrunk > 1:
             raise ValueError(f"whole and shrunk together must not exceed 1, got {self.whole} and {self.shrunk}")
-        for name in ("priors", "views", "reduced", "hidden", "mini_batch", "fine_shapes", "coarse_shapes", "mixed"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("view_area", "kept_area", "dropout", "held_out", "whole", "shrunk"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in 0..1, below 1, got {getattr(self, name)}")
+
+
+def check_data(data: tuple[str, ...], partial: tuple[str, ...]) -> None:
+    """Raise ValueError where there is no data set, or `partial` names another one."""
+    if not data:
+        raise ValueError("data names no data set to train on")
+    if unknown := [item for item in partial if item not in data]:
+        raise ValueError(f"partial names '{unknown[0]}', which data does not")
+
+
+def check_shares(data: tuple[str, ...], shares: tuple[float, ...]) -> None:
+    """Raise ValueError where there are shares, and not a number for each data set, one of them above 0."""
+    if shares and (len(shares) != len(data) or not sum(shares) > 0):
+        raise ValueError(f"shares must have a number for each of the {len(data)} data sets, not all 0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,10 @@ from detector.runtimes.load import load_classifier
 from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
 from detector.runtimes.torch import TorchClassifier
 from detector.train import main as train
-from detector.training.box_regression import BoxRegressionOptions, train_box_regressor
+from detector.training.box_regression import train_box_regressor
 from detector.training.features import fill_cache
 from detector.training.head_stages import picture_features
+from detector.training.options import BboxOptions
 from detector.training.regions import PoolOptions, build_pool, read_sources
 from detector.warp import warp
 from detector.weights import load_weights, save_weights
@@ -34,6 +36,8 @@ from proposals.boxes import as_boxes, iou
 from proposals.images import read_image
 from proposals.store import PictureProposals, ProposalStore, write_store
 from proposals.types import SELECTIVE_SEARCH, Proposals
+
+bbox_options = partial(BboxOptions, data=("samples",))
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 HEAD = "Logits/Conv2d_1c_1x1"
@@ -121,7 +125,7 @@ def test_the_file_has_the_regression_beside_what_it_had(folder: Path, model: Mod
     pool = build_pool(sources, names, lambda path: store[path.name], PoolOptions())
     start = find_model(str(folder / "start.safetensors"))
     cache = fill_cache(folder / "run" / "cache", pool, start, "Mixed_7c", "f32", 0, print, mirror=False)
-    options = BoxRegressionOptions(ridge=10, min_pairs=3)
+    options = bbox_options(ridge=10, min_pairs=3)
     regression = train_box_regressor(picture_features(pool, sources, cache), C, options)
     trained = regression.weights.any(axis=(1, 2))
     assert 3 < trained.sum() < 30

@@ -185,7 +185,7 @@ def test_a_teacher_gives_scores_and_the_student_nears_them(data: Path, tmp_path:
 
 def test_the_loss_of_distillation_by_hand(data: Path, unlabelled: ImageSet):
     """The divergence of the student's from the teacher's softmax, both at temperature 2, times 4."""
-    o = DistillOptions(**(dict(vars(options(data))) | {"teachers": ("inception_v3",), "temperature": 2.0}))
+    o = DistillOptions(steps=10, data=str(data), teachers=("inception_v3",), temperature=2.0, **SMALL)  # type: ignore[arg-type]
     teacher = open_teacher("inception_v3", 96)
     task = ClassifierTask(o, unlabelled, None, (teacher, teacher))
     batch = next(task.batches(0, 1, 0, 1))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,18 @@ from detector.runtimes.cuda_runtime import CudaClassifier
 from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
 from detector.runtimes.torch import TorchClassifier
 from detector.train import main, read_config
-from detector.training.box_regression import BoxRegressionOptions
 from detector.training.features import fill_cache
-from detector.training.head_options import BboxStageOptions, SvmStageOptions
 from detector.training.head_stages import picture_features
-from detector.training.heads import SvmHead, SvmOptions, svm_margins, train_svms
+from detector.training.heads import SvmHead, svm_margins, train_svms
+from detector.training.options import BboxOptions, RegionOptions, SvmOptions
 from detector.training.regions import IGNORED, PoolOptions, RegionPool, Source, build_pool, read_sources
 from detector.warp import warp
 from detector.weights import load_weights, save_weights
 from proposals.images import read_image
 from proposals.store import PictureProposals, ProposalStore, write_store
 from proposals.types import SELECTIVE_SEARCH, Proposals
+
+svm_options = partial(SvmOptions, data=("samples",))
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 PICTURES = ("dog.jpg", "horses.jpg", "giraffe.jpg", "person.jpg")
@@ -154,7 +156,7 @@ def test_the_file_has_the_svms_for_a_classifier_and_everything_else_as_it_was(fo
     before = (folder / "run" / "cache" / "cache.json").read_bytes()
     cache = fill_cache(*parts, mirror=False)
     assert (folder / "run" / "cache" / "cache.json").read_bytes() == before and cache.features.shape[1:] == (2048, 1, 1)
-    head = train_svms(picture_features(pool, sources, cache), 3, SvmOptions())
+    head = train_svms(picture_features(pool, sources, cache), 3, svm_options())
     assert head.trained.all()
     np.testing.assert_array_equal(new[f"{HEAD}.weight"][1:, :, 0, 0], head.weights)
     np.testing.assert_array_equal(new[f"{HEAD}.bias"][1:], head.bias)
@@ -363,11 +365,11 @@ def test_scores_of_two_kinds_are_not_averaged(folder: Path, model: Model, tmp_pa
     ("stage", "extra", "status", "told"),
     [
         ("svm", ["data=[]"], 1, "data names no data set to train on"),
-        ("svm", ["most_background=-1"], 1, "most_background must not be negative, got -1"),
+        ("svm", ["most_background=-1"], 1, "most_background must be at least 0, got -1"),
         ("svm", ["c=0.0"], 1, "an SVM option is outside its range"),
         ("svm", ["steps=5"], 1, "unknown key 'steps'"),
-        ("svm", ["classes=voc"], 1, "classes must be det or own, got 'voc'"),
-        ("bbox", ["ridge=0"], 1, "a box regression option is outside its range"),
+        ("svm", ["classes=voc"], 1, "classes must be one of det, own, got 'voc'"),
+        ("bbox", ["ridge=0"], 1, "ridge must be at least 1e-06, got 0"),
         ("bbox", ['partial=["x"]'], 1, "partial names 'x', which data does not"),
         (
             "bbox",
@@ -393,7 +395,7 @@ def test_mistakes_are_one_line(
 
 
 def test_the_numbers_are_those_of_the_functions():
-    svm, bbox = SvmStageOptions(data=("samples",)), BboxStageOptions(data=("samples",))
+    svm, bbox = SvmOptions(data=("samples",)), BboxOptions(data=("samples",))
     assert (svm.c, svm.positive_weight, svm.bias, svm.negative_iou, svm.retrain_after) == (1e-3, 2.0, 10.0, 0.3, 2000)
     assert (bbox.ridge, bbox.min_overlap, bbox.target_norm) == (1000.0, 0.6, 20.0)
     assert svm.most_background == bbox.most_background == 0  # all, as R-CNN
@@ -403,8 +405,9 @@ def test_the_numbers_are_those_of_the_functions():
 def test_the_configurations_are_r_cnn_s_numbers(stage: str, disk: float | None):
     path = SAMPLES.parent / "configs" / f"voc_{stage}.toml"
     options = read_config(stage, path, [])
-    numbers = SvmOptions() if stage == "svm" else BoxRegressionOptions()
-    assert {key: getattr(options, key) for key in asdict(numbers)} == asdict(numbers)
+    kind = SvmOptions if stage == "svm" else BboxOptions
+    own = {field.name: field.default for field in fields(kind) if field.name not in RegionOptions.__dataclass_fields__}
+    assert {key: getattr(options, key) for key in own} == own
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     assert {key: list(v) if isinstance(v := getattr(options, key), tuple) else v for key in table} == table
     assert options.most_background > 0  # not R-CNN's: the file says so

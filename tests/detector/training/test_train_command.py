@@ -45,7 +45,7 @@ def test_options_come_from_the_file_and_the_command_line_over_it(tmp_path: Path)
         ("", [], "give the length of the run: steps above 0, or epochs above 0"),
         ("steps = 5", [], "data names no data set to train on"),
         ('steps = 5\ndata = ["a"]\npartial = ["b"]', [], "partial names 'b', which data does not"),
-        ('steps = 5\ndata = ["a"]', ["dropout=1.0"], "dropout must lie in 0..1, below 1, got 1.0"),
+        ('steps = 5\ndata = ["a"]', ["dropout=1.0"], "dropout must lie in 0..1, below 1, got 1"),
         ('steps = 5\ndata = ["a"]', ["foreground=0", "background=0"], "a mini-batch needs regions, got 0 and 0"),
     ],
 )
