@@ -79,17 +79,20 @@ def read_list(path: Path) -> list[tuple[int, str]]:
 
     A byte-order mark is left out. Raises: OSError; ValueError, naming the line, for text that is not UTF-8.
     """
-    data = path.read_bytes()
+    lines = decode(path.read_bytes(), path).split("\n")  # splitlines parts a name at characters that it may have
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def decode(data: bytes, place: str | Path) -> str:
+    """Return UTF-8 bytes as text, a byte-order mark left out. Raises: ValueError naming `place` and the line."""
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         if data.startswith(UTF16):
-            raise ValueError(f"{path}: is UTF-16 text; save the file as UTF-8") from None
+            raise ValueError(f"{place}: is UTF-16 text; save the file as UTF-8") from None
         line = data[: error.start].count(b"\n") + 1
         what = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise ValueError(f"{path}, line {line}: {what}; save the file as UTF-8") from None
-    # not splitlines, which parts a name at characters that it may have
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        raise ValueError(f"{place}, line {line}: {what}; save the file as UTF-8") from None
 
 
 def _is_output(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Doubles
-from proposals.image_files import SUFFIXES
+from proposals.image_files import SUFFIXES, UTF16, decode, read_list
 
 DEFAULT_SPLIT = "val"  # also what the whole of a data set without splits goes by
+ENCODING = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml[^>]*?\sencoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")  # of XML
 MAX_DIGITS = 18  # of a whole number that int64 holds
 MAX_COORDINATE = 1e7  # pixels; beyond all pictures, and its areas are still exact
 SHOWN = 60  # characters of a wrong value that a message quotes
@@ -64,28 +66,38 @@ def read_text(path: Path) -> str:
     return decode(read_bytes(path), path)
 
 
-def decode(data: bytes, place: str | Path) -> str:
-    """Return UTF-8 bytes as text, as `read_text` does; `place` names them in the error."""
+def xml_text(data: bytes, place: str | Path) -> str:
+    """Return the text of an XML file: as its byte-order mark says, else its declaration, else UTF-8.
+
+    Raises: ValueError, naming the line, for a byte that this encoding does not have, or an unknown encoding.
+    """
+    declared = ENCODING.match(data)  # readable as ASCII, so a declared UTF-16, as .NET writes it, is not true
+    name = declared[1].decode() if declared else "utf-8"
+    encoding = "utf-16" if data.startswith(UTF16) else "utf-8" if name.lower().startswith(("utf-8", "utf-16")) else name
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        what = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise wrong(at(place, line), what, "save the file as UTF-8") from error
+        what = f"byte 0x{data[error.start]:02x} is not {encoding.upper()}"
+        raise wrong(
+            at(place, line), what, "declare the right encoding in the first line, or save it as UTF-8"
+        ) from error
+    except LookupError as error:
+        raise wrong(at(place, 1), f"its encoding '{encoding}' is unknown", "save the file as UTF-8") from error
 
 
 def read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the words of each line of a text file with the number of the line; blank lines are left out."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        if words := line.split():
-            yield number, words
+    check_regular(path)
+    for number, line in read_list(path):
+        yield number, line.split()
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
     """Return the classes that a file lists, one a line; none where there is no file. Raises: ValueError; OSError."""
     if not path.exists():
         return ()
-    classes = [line.strip() for line in read_text(path).splitlines()]
+    classes = [line.strip() for line in read_text(path).split("\n")]
     while classes and not classes[-1]:
         classes.pop()
     for line, name in enumerate(classes, 1):

@@ -11,7 +11,6 @@ import numpy as np
 
 from detector.classes import det_classes, det_names
 from detector.datasets.ground_truth import GroundTruth, Longs
-from detector.datasets.imagenet import imagenet_wnids, leaf_labels
 
 NO_CLASS, AMBIGUOUS = 0, -1
 
@@ -78,4 +77,18 @@ def _det() -> Mapping[str, int]:
 
 @cache
 def _imagenet() -> Mapping[str, int]:
-    return dict.fromkeys(imagenet_wnids(), NO_CLASS) | leaf_labels()
+    return dict.fromkeys(imagenet_wnids(), NO_CLASS) | dict(leaf_labels())
+
+
+@cache
+def imagenet_wnids() -> tuple[str, ...]:
+    """Return the 1,000 ids (configs/imagenet_classes.txt); `imagenet_wnids()[i]` is output i of a classifier."""
+    text = files("configs").joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
+    return tuple(line.split(maxsplit=1)[0] for line in text.splitlines())
+
+
+@cache
+def leaf_labels() -> Mapping[str, int]:
+    """Return the label 1..200 by WordNet id, of the 200 classes and of the ImageNet classes below them."""
+    leaves = {imagenet_wnids()[leaf]: c.id for c in det_classes() for leaf in c.imagenet}
+    return leaves | {c.wnid: c.id for c in det_classes()}

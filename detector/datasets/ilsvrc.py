@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from detector.classes import det_classes, det_names
-from detector.datasets.annotation_xml import Annotation, XmlFiles, assemble, parse
 from detector.datasets.checks import (
     DEFAULT_SPLIT,
     at,
@@ -30,8 +29,9 @@ from detector.datasets.checks import (
     short,
     wrong,
 )
+from detector.datasets.class_maps import leaf_labels
 from detector.datasets.ground_truth import GroundTruth
-from detector.datasets.imagenet import leaf_labels
+from detector.datasets.voc import Annotation, XmlFiles, assemble, parse
 
 SPLITS = ("train", "val", "val1", "val2", "val2_mini", "test")
 LISTS = ("data/det_lists", "det_lists", "ImageSets/DET")

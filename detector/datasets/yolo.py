@@ -17,20 +17,22 @@ from detector.datasets.checks import (
     check_boxes,
     check_not_empty,
     check_regular,
+    check_unique,
     index_files,
     natural,
     read_classes,
+    read_text,
     read_words,
     real,
     short,
     wrong,
 )
 from detector.datasets.ground_truth import GroundTruth
-from detector.datasets.yolo_names import read_names
 from proposals.image_files import SUFFIXES
 
 SLACK = 1e-3  # how far above 1 rounding may take a normalised number
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the values that swap width and height
+YAML_CURE = "write the names into classes.txt, one a line"
 SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a picture is told here in one line
 
@@ -133,6 +135,48 @@ def _classes(path: Path) -> tuple[str, ...]:
         if (path / name).is_file():
             return read_names(path / name)
     raise wrong(path, "has neither classes.txt nor data.yaml", "write classes.txt, one class a line")
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Return the class names under `names` of a YAML file, a list or a mapping 0: a, 1: b.
+
+    Raises: ValueError with file, line and cure for broken YAML, no or several `names`, a name that is no text or comes
+    twice, or numbers that are not 0..C-1; OSError.
+    """
+    import yaml
+
+    text = read_text(path)
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)  # nodes, which know their lines and keep a name such as `no` as text
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = f"no valid YAML ({getattr(error, 'problem', None) or str(error).splitlines()[0]})"
+        raise wrong(at(path, mark.line + 1) if mark else path, what, YAML_CURE) from error
+    except RecursionError as error:
+        raise wrong(path, "YAML that is nested too deeply", YAML_CURE) from error
+    fields = root.value if isinstance(root, yaml.MappingNode) else []
+    found = [value for key, value in fields if key.value == "names"]
+    if len(found) != 1:
+        raise wrong(path, "has no 'names:'" if not found else "has 'names:' more than once", YAML_CURE)
+    (listed,) = found
+    place = at(path, listed.start_mark.line + 1)
+    if isinstance(listed, yaml.SequenceNode):
+        nodes = listed.value
+    elif isinstance(listed, yaml.MappingNode):
+        numbered = {natural(str(key.value)): value for key, value in listed.value}
+        if len(numbered) != len(listed.value) or any(i not in numbered for i in range(len(numbered))):
+            raise wrong(place, f"the names are not numbered 0..{len(listed.value) - 1}", "number them so")
+        nodes = [numbered[i] for i in range(len(numbered))]
+    else:
+        raise wrong(place, "'names:' is neither a list nor a mapping of numbers", YAML_CURE)
+    if not nodes:
+        raise wrong(place, "'names:' lists no class", YAML_CURE)
+    for node in nodes:
+        if not isinstance(node, yaml.ScalarNode) or node.tag.endswith(":null") or not node.value.strip():
+            raise wrong(at(path, node.start_mark.line + 1), "a class name is no text", YAML_CURE)
+    names = [node.value.strip() for node in nodes]
+    check_unique(names, lambda i: at(path, nodes[i].start_mark.line + 1), "class")
+    return tuple(names)
 
 
 def _folders(root: Path, split: str | None) -> tuple[Path, Path]:

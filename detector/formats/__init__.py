@@ -1,44 +1,19 @@
-"""The formats in which detections are written and read: one file a picture, or one document of all pictures."""
+"""The formats in which detections are written: one file a picture, or one document of all pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from detector.detections import Detections
-from detector.formats.json_files import coco_entries, from_coco, from_json, to_coco, to_json
-from detector.formats.text_files import (
+from detector.formats.writers import (
     CSV_HEADER,
+    coco_entries,
     csv_rows,
-    from_csv,
-    from_ilsvrc,
-    from_yolo,
+    to_coco,
     to_csv,
     to_ilsvrc,
+    to_json,
+    to_voc,
     to_yolo,
 )
-from detector.formats.voc_xml import from_voc, to_voc
-
-__all__ = [
-    "FORMATS",
-    "SUFFIX",
-    "from_coco",
-    "from_csv",
-    "from_ilsvrc",
-    "from_json",
-    "from_voc",
-    "from_yolo",
-    "render",
-    "render_stream",
-    "stream_end",
-    "stream_item",
-    "stream_start",
-    "to_coco",
-    "to_csv",
-    "to_ilsvrc",
-    "to_json",
-    "to_voc",
-    "to_yolo",
-]
 
 FORMATS: tuple[str, ...] = ("json", "csv", "coco", "ilsvrc", "voc", "yolo")
 SUFFIX: dict[str, str] = {
@@ -73,24 +48,12 @@ def render(detections: Detections, format: str, picture: str, image_id: int) -> 
     raise _unknown(format)
 
 
-def render_stream(results: Iterable[tuple[Detections, str, int]], format: str) -> Iterator[str]:
-    """Yield, piece by piece as `results` (detections, picture, image id) come, one document of all the pictures.
-
-    json: a line each; csv: the header once; coco: one list; ilsvrc: lines; voc: an annotation each; yolo: lines
-    after a comment that names the picture.
-    Raises: ValueError for an unknown format.
-    """
-    yield stream_start(format)
-    first = True
-    for detections, picture, image_id in results:
-        item = stream_item(detections, format, picture, image_id, first)
-        first = first and not item
-        yield item
-    yield stream_end(format)
-
-
 def stream_start(format: str) -> str:
-    """Return what stands before the first picture of a stream."""
+    """Return what stands before the first picture of a document of many, which `stream_item` and `stream_end` go on.
+
+    json: a line a picture; csv: the header once; coco: one list; ilsvrc: lines; voc: an annotation each; yolo: lines
+    after a comment that names the picture. Raises: ValueError for an unknown format.
+    """
     if format not in FORMATS:
         raise _unknown(format)
     return {"csv": CSV_HEADER, "coco": "["}.get(format, "")

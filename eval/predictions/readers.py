@@ -14,7 +14,7 @@ import numpy as np
 
 from detector.datasets.checks import read_text, real
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
-from detector.formats import from_json, from_voc
+from detector.formats.readers import from_json, from_voc
 from eval.predictions import FORMATS
 from eval.predictions.columns import Columns, Named, joined, nothing, of_detections, placed
 from eval.predictions.table import Predictions
@@ -151,7 +151,7 @@ def read_voc(path: Path, truth: GroundTruth) -> Columns:
     parts = []
     for file in files:
         if file.suffix.lower() == ".xml":
-            found = from_voc(file.read_text(encoding="utf-8"), str(file), truth.class_names)
+            found = from_voc(file.read_bytes(), str(file), truth.class_names)
             parts.append(of_detections(file, found))
         else:
             parts.append(_voc_results(file, truth))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from decimal import Decimal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -13,28 +13,10 @@ from hypothesis import strategies as st
 
 from detector.classes import det_names
 from detector.detections import Detections
-from detector.formats import (
-    FORMATS,
-    SUFFIX,
-    from_coco,
-    from_csv,
-    from_ilsvrc,
-    from_json,
-    from_voc,
-    from_yolo,
-    render,
-    render_stream,
-    stream_end,
-    stream_item,
-    stream_start,
-    to_coco,
-    to_csv,
-    to_ilsvrc,
-    to_json,
-    to_voc,
-    to_yolo,
-)
-from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH
+from detector.formats import FORMATS, SUFFIX, render, stream_end, stream_item, stream_start
+from detector.formats.readers import from_json, from_voc
+from detector.formats.writers import EXACT, to_coco, to_csv, to_ilsvrc, to_json, to_voc, to_yolo
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, SOURCE_NAMES
 
 NAMES = ("cat", "dog", 'tv, "or" <monitor> & more')
 SIZE = (100, 80)
@@ -106,18 +88,37 @@ PICTURE = "in/dog.jpg"
 
 def read(format: str, text: str, picture: str, image_id: int, like: Detections, flag: int) -> Detections:
     """Read back the one picture of `text`, with what the format lacks taken from `like` and `flag`."""
+    if format == "json":
+        return from_json(text, "f", like.class_names)[picture]
+    if format == "voc":
+        return with_sources(from_voc(text.encode(), "f", like.class_names)[picture], flag)
+    width, height = like.image_size
+    rows = []  # box, score, label, source
     match format:
-        case "json":
-            return from_json(text, "f", like.class_names)[picture]
         case "csv":
-            return from_csv(text, "f", like.class_names)[picture]
+            for row in csv.DictReader(io.StringIO(text, newline="")):
+                assert row["picture"] == picture and row["class"] == like.class_names[int(row["label"]) - 1]
+                source = next(flag for flag, name in SOURCE_NAMES.items() if name == row["source"])
+                assert (int(row["width"]), int(row["height"])) == like.image_size
+                box = [float(row[side]) for side in ("x1", "y1", "x2", "y2")]
+                rows.append((box, float(row["score"]), int(row["label"]), source))
         case "coco":
-            return from_coco(text, "f", {image_id: like.image_size}, like.class_names, flag)[image_id]
+            for entry in json.loads(text):
+                assert entry["image_id"] == image_id
+                x, y, w, h = entry["bbox"]
+                rows.append(([x, y, x + w, y + h], entry["score"], entry["category_id"], flag))
         case "ilsvrc":
-            return from_ilsvrc(text, "f", {image_id: like.image_size}, like.class_names, flag)[image_id]
-        case "voc":
-            return from_voc(text, "f", like.class_names, flag)[picture]
-    return from_yolo(text, "f", like.image_size, like.class_names, flag)
+            for number, label, score, *corners in (line.split() for line in text.splitlines()):
+                assert int(number) == image_id
+                x1, y1 = (float(EXACT.subtract(Decimal(corner), Decimal(1))) for corner in corners[:2])
+                rows.append(([x1, y1, float(corners[2]), float(corners[3])], float(score), int(label), flag))
+        case "yolo":
+            for index, *numbers in (line.split() for line in text.splitlines() if not line.startswith("#")):
+                cx, cy, w, h, score = map(float, numbers)
+                box = [(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height]
+                rows.append((box, score, int(index) + 1, flag))
+    columns = [np.array(column) for column in zip(*rows, strict=True)] if rows else [[]] * 4
+    return Detections(np.reshape(columns[0], (-1, 4)), *columns[1:], like.image_size, like.class_names)
 
 
 def with_sources(d: Detections, flag: int) -> Detections:
@@ -190,19 +191,6 @@ def test_empty_reads_back(format: str) -> None:
     assert read(format, render(EMPTY, format, "a", 1), "a", 1, EMPTY, SELECTIVE_SEARCH).same_as(EMPTY)
 
 
-def test_a_csv_file_names_no_picture_without_detections() -> None:
-    assert from_csv(HEADER, "f", NAMES) == {}
-
-
-@pytest.mark.parametrize("format", ["coco", "ilsvrc"])
-def test_pictures_without_a_result_are_empty(format: str) -> None:
-    reader = {"coco": from_coco, "ilsvrc": from_ilsvrc}[format]
-    results = reader(GOLDEN[format], "f", {3: (5, 6), 7: SIZE}, NAMES)
-    assert list(results) == [3, 7]
-    assert results[3].same_as(Detections.empty((5, 6), NAMES))
-    assert results[7].same_as(with_sources(TWO, SELECTIVE_SEARCH))
-
-
 def test_the_one_pixel_box_at_the_origin_in_each_convention() -> None:
     pixel = Detections([[0, 0, 1, 1]], [1], [1], [1], (4, 2), NAMES)
     assert to_ilsvrc(pixel, 1) == "1 1 1 1 1 1 1\n"
@@ -211,7 +199,6 @@ def test_the_one_pixel_box_at_the_origin_in_each_convention() -> None:
     corners = ElementTree.fromstring(to_voc(pixel, "a")).find("object/bndbox")
     assert corners is not None
     assert [c.text for c in corners] == ["1", "1", "1", "1"]
-    assert from_ilsvrc("1 1 1 3 2 3 2", "f", {1: (4, 2)}, NAMES)[1].boxes.tolist() == [[2, 1, 3, 2]]
 
 
 def test_decimals_gain_no_digits() -> None:
@@ -228,12 +215,8 @@ def test_a_degenerate_box_survives_the_inclusive_formats() -> None:
 
 def test_default_class_names_are_the_200_of_ilsvrc() -> None:
     d = Detections([[0, 0, 1, 1]], [0.5], [58], [SELECTIVE_SEARCH], SIZE, det_names())
-    for format in ("json", "csv", "voc"):
-        reader: Callable[..., dict[str, Detections]] = {"json": from_json, "csv": from_csv, "voc": from_voc}[format]
-        assert reader(render(d, format, "a", 1), "f")["a"].same_as(d)
-    assert from_coco(to_coco(d, 1), "f", {1: SIZE})[1].same_as(d)
-    assert from_ilsvrc(to_ilsvrc(d, 1), "f", {1: SIZE})[1].same_as(d)
-    assert from_yolo(to_yolo(d), "f", SIZE).same_as(d)
+    assert from_json(to_json(d, "a"), "f")["a"].same_as(d)
+    assert from_voc(to_voc(d, "a").encode(), "f")["a"].same_as(d)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -275,14 +258,14 @@ def test_names_are_escaped() -> None:
     assert '"tv, ""or"" <monitor> & more"' in to_csv(ODD, "a")
     assert to_json(ODD, "犬\udcff.jpg").isascii()
     assert list(from_json(to_json(ODD, "犬\udcff.jpg"), "f", NAMES)) == ["犬\udcff.jpg"]
-    assert list(from_csv(to_csv(ODD, "a\nb,c"), "f", NAMES)) == ["a\nb,c"]
+    assert next(csv.reader(io.StringIO(to_csv(ODD, "a\nb,c").removeprefix(HEADER))))[0] == "a\nb,c"
 
 
 @pytest.mark.parametrize("picture", ["dog.jpg", "/dog.jpg", "a/b/dog.jpg", "/a/dog.jpg", "./dog.jpg"])
 def test_voc_splits_the_folder(picture: str) -> None:
     text = to_voc(TWO, picture)
     assert "<filename>dog.jpg</filename>" in text
-    assert list(from_voc(text, "f", NAMES)) == [picture]
+    assert list(from_voc(text.encode(), "f", NAMES)) == [picture]
 
 
 @pytest.mark.parametrize("picture", ["a\x01.jpg", "a\r.jpg", "a\udcff.jpg", "a\uffff.jpg"])
@@ -293,13 +276,14 @@ def test_voc_refuses_what_xml_cannot_hold(picture: str) -> None:
 
 def test_voc_reads_foreign_annotations() -> None:
     text = VOC_TWO.replace("<name>dog", "<pose>Left</pose><name> Dog ").replace("<depth>3</depth>", "")
-    assert from_voc(f'<?xml version="1.0" encoding="utf-8"?>\n{text}', "f", NAMES)[PICTURE].names == ["dog", "cat"]
+    for declared, encoding in (("utf-8", "utf-8"), ("utf-8", "utf-8-sig"), ("gbk", "gbk"), ("UTF-16", "utf-16")):
+        whole = f'<?xml version="1.0" encoding="{declared}"?>\n{text}'.replace("dog.jpg", "é.jpg")
+        assert from_voc(whole.encode(encoding), "f", NAMES)["in/é.jpg"].names == ["dog", "cat"]
 
 
 def test_json_reads_indented_files_and_a_byte_order_mark() -> None:
     pretty = "\ufeff" + json.dumps(json.loads(JSON_TWO), indent=2)
     assert from_json(pretty, "f", NAMES)[PICTURE].same_as(TWO)
-    assert from_csv("\ufeff" + HEADER + CSV_ROWS.replace("\n", "\r\n"), "f", NAMES)[PICTURE].same_as(TWO)
 
 
 # --- streams ---------------------------------------------------------------------------------------------------
@@ -309,7 +293,11 @@ COCO_ODD = '{"image_id": 9, "category_id": 3, "bbox": [0.1, 0.2, 0.2, 0.5], "sco
 
 
 def stream(format: str, results: list[tuple[Detections, str, int]] = STREAM) -> str:
-    return "".join(render_stream(results, format))
+    parts, first = [stream_start(format)], True
+    for detections, picture, number in results:
+        parts.append(stream_item(detections, format, picture, number, first))
+        first = first and not parts[-1]
+    return "".join([*parts, stream_end(format)])
 
 
 def test_golden_streams() -> None:
@@ -325,20 +313,16 @@ def test_golden_streams() -> None:
 
 
 def test_streams_read_back() -> None:
-    sizes = {1: SIZE, 7: SIZE, 8: SIZE, 9: (1, 1)}
     for format, results in (
         ("json", from_json(stream("json"), "f", NAMES)),
-        ("voc", from_voc(stream("voc"), "f", NAMES)),
-        ("coco", from_coco(stream("coco"), "f", sizes, NAMES)),
-        ("ilsvrc", from_ilsvrc(stream("ilsvrc"), "f", sizes, NAMES)),
+        ("voc", from_voc(stream("voc").encode(), "f", NAMES)),
     ):
         assert len(results) == 4
         for (expected, _, _), back in zip(STREAM, results.values(), strict=True):
             assert back.same_as(kept(format, expected, SELECTIVE_SEARCH))
-    table = from_csv(stream("csv"), "f", NAMES)
-    assert list(table) == ["in/dog.jpg", "odd.jpg"]
-    assert table["odd.jpg"].same_as(ODD)
-    assert from_yolo(stream("yolo", STREAM[:3]), "f", SIZE, NAMES).same_as(with_sources(TWO, SELECTIVE_SEARCH))
+    for format in ("coco", "ilsvrc", "csv", "yolo"):
+        text = stream(format, STREAM[:3])
+        assert read(format, text, PICTURE, 7, TWO, 1).same_as(kept(format, TWO, 1))
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -360,28 +344,28 @@ def test_every_stream_is_one_valid_document(format: str, results: list[tuple[Det
             assert sum(not line.startswith("#") for line in text.splitlines()) == count
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_stream_is_its_parts_and_comes_as_the_pictures_do(format: str) -> None:
-    taken = []
-
-    def results() -> Iterator[tuple[Detections, str, int]]:
-        for result in STREAM:
-            taken.append(result[1])
-            yield result
-
-    pieces = render_stream(results(), format)
-    assert next(pieces) == stream_start(format)
-    assert taken == []
-    assert next(pieces) == stream_item(EMPTY, format, "none.jpg", 1, True)
-    assert next(pieces) == stream_item(TWO, format, "in/dog.jpg", 7, True)
-    assert taken == ["none.jpg", "in/dog.jpg"]
-    assert next(pieces) == stream_item(EMPTY, format, "gap.jpg", 8, False)
-    assert next(pieces) == stream_item(ODD, format, "odd.jpg", 9, False)
-    assert list(pieces) == [stream_end(format)]
-
-
 def test_a_line_break_in_a_name_ends_no_comment() -> None:
     assert stream_item(TWO, "yolo", "a\n0 b.jpg", 1, True) == "# a 0 b.jpg\n" + YOLO_TWO
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            "<annotation>\n<filename>é".encode("latin-1"),
+            "f, line 2: byte 0xe9 is not UTF-8; declare the right encoding",
+        ),
+        (b'<?xml version="1.0" encoding="ascii"?>\n\xe9', "f, line 2: byte 0xe9 is not ASCII; declare the right"),
+        (
+            b"<?xml version='1.0' encoding='latin-99'?>",
+            "f, line 1: its encoding 'latin-99' is unknown; save the file as",
+        ),
+    ],
+)
+def test_encodings_that_are_not_what_they_say(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        from_voc(data, "f", NAMES)
+    assert str(caught.value).startswith(message)
 
 
 def test_unknown_format() -> None:
@@ -433,54 +417,12 @@ BAD = [
     ("json", swapped("json", '"label": 2', '"label": 4'), r"detection 1: label 4 is not in 1\.\.3; read the file with"),
     ("json", swapped("json", '"label": 2', '"label": 2.0'), "detection 1: label is 2.0, not a whole number"),
     ("json", swapped("json", "multibox", "magic"), "unknown source 'magic'; write one of selective search, multibox"),
-    # CSV
-    ("csv", "", "f, line 1: the header must be picture,class"),
-    ("csv", CSV_ROWS, "f, line 1: the header must be"),
-    ("csv", swapped("csv", ",80\n", "\n"), "f, line 2: 10 columns; 11 are needed: picture class"),
-    ("csv", swapped("csv", ",100,80\nin", ",100,80,1\nin"), "f, line 2: 12 columns"),
-    ("csv", swapped("csv", "10.5", "ten"), "f, line 2: x1 is 'ten', not a number"),
-    ("csv", swapped("csv", "10.5", "1_0"), "f, line 2: x1 is '1_0', not a number"),
-    ("csv", swapped("csv", "10.5", "nan"), "f, line 2: x1 is 'nan'; a finite number"),
-    ("csv", swapped("csv", "10.5", "-Infinity"), "f, line 2: x1 is '-Infinity'; a finite number"),
-    ("csv", swapped("csv", "10.5", "1e999"), "f, line 2: x1 is inf; a finite number"),
-    ("csv", swapped("csv", "10.5", "61"), "f, line 2: the box 61 20 60 70.25 is inverted"),
-    ("csv", swapped("csv", "0.9", "-0.9"), r"f, line 2: score -0.9 is not in 0\.\.1"),
-    ("csv", swapped("csv", "dog,2", "dog,2.0"), "f, line 2: label is '2.0', not a whole number"),
-    ("csv", swapped("csv", "dog,2", "dog,0"), r"f, line 2: label 0 is not in 1\.\.3"),
-    ("csv", swapped("csv", "dog,2", "cow,2"), "f, line 2: unknown class 'cow'"),
-    ("csv", swapped("csv", "selective search", "selective"), "f, line 3: unknown source 'selective'"),
-    ("csv", swapped("csv", "100,80\nin", "90,80\nin"), r"f, line 3: 'in/dog.jpg' is \(100, 80\) here and \(90, 80\)"),
-    ("csv", swapped("csv", "100,80\nin", "0,80\nin"), "f, line 2: the picture is 0 x 80"),
-    ("csv", swapped("csv", "in/dog.jpg,cat", '"in/dog.jpg,cat'), "f, line 3: not CSV"),
-    # COCO
-    ("coco", "", "f: 0 JSON values; one list of results"),
-    ("coco", GOLDEN["coco"][:-4], "f, line 3: not JSON, or cut off"),
-    ("coco", "[][]", "f: 2 JSON values"),
-    ("coco", "{}", r"f: the file is of type dict; a list \[...\] is needed"),
-    ("coco", "[1]", "f, entry 1: a result is of type int; an object"),
-    ("coco", swapped("coco", '"image_id": 7', '"image_id": 8'), "f, entry 1: image_id 8 is not one of the pictures"),
-    ("coco", swapped("coco", '"image_id": 7', '"image_id": "7"'), "f, entry 1: image_id is '7', not a whole number"),
-    ("coco", swapped("coco", '"category_id": 1', '"category_id": 90'), r"f, entry 2: category_id 90 is not in 1\.\.3"),
-    ("coco", swapped("coco", "49.5", "-1"), "f, entry 1: bbox is -1 wide and 50.25 high; write x, y, width, height"),
-    ("coco", swapped("coco", "49.5, ", ""), "f, entry 1: bbox has 3 numbers"),
-    ("coco", swapped("coco", "49.5", "NaN"), "f, entry 1: bbox is nan; a finite"),
-    ("coco", swapped("coco", ', "score": 0.1', ""), "f, entry 2: the field 'score' is missing"),
-    # ILSVRC
-    ("ilsvrc", swapped("ilsvrc", " 80", ""), "f, line 2: 6 columns; 7 are needed: image_id class_id confidence"),
-    ("ilsvrc", swapped("ilsvrc", "7 2", "7.0 2"), "f, line 1: image_id is '7.0', not a whole number"),
-    ("ilsvrc", swapped("ilsvrc", "7 2", "8 2"), "f, line 1: image_id 8 is not one of the pictures"),
-    ("ilsvrc", swapped("ilsvrc", "7 2", "7 201"), r"f, line 1: class_id 201 is not in 1\.\.3"),
-    ("ilsvrc", swapped("ilsvrc", "11.5", "x"), "f, line 1: xmin is 'x', not a number"),
-    ("ilsvrc", swapped("ilsvrc", "0.9", "nan"), "f, line 1: confidence is 'nan'"),
-    ("ilsvrc", swapped("ilsvrc", "11.5", "61.5"), "f, line 1: the box 60.5 20 60 70.25 is inverted"),
-    ("ilsvrc", "\n\n" + ILSVRC_TWO + "cut", "f, line 5: 1 columns"),
     # VOC
     ("voc", "", "f: no <annotation> in the file"),
     ("voc", VOC_TWO[:200], "f, line 12: not XML, or cut off"),
     ("voc", "<!DOCTYPE a [<!ENTITY b 'c'>]>" + VOC_TWO, "f: XML with a document type or entities is not read"),
     ("voc", swapped("voc", "dog<", "&dog;<"), "f, line 10: not XML, or cut off: undefined entity"),
     ("voc", "</annotations><annotations>", "f, line 1: not XML"),
-    ("voc", "a\udcff", "f: not XML"),
     ("voc", "<picture/>", "f, annotation 1: the element is <picture>; <annotation> is needed"),
     ("voc", VOC_TWO + VOC_TWO, "f, annotation 2: picture 'in/dog.jpg' comes twice"),
     ("voc", swapped("voc", "<filename>dog.jpg</filename>", ""), "f, annotation 1: the element <filename> is missing"),
@@ -491,14 +433,6 @@ BAD = [
     ("voc", swapped("voc", "<ymax>80", "<ymax>"), "object 2: ymax is '', not a number"),
     ("voc", swapped("voc", "<name>cat", "<name>cta"), "object 2: unknown class 'cta' .*did you mean 'cat'"),
     ("voc", swapped("voc", "<xmin>1<", "<xmin>102<"), "object 2: the box 101 0 100 80 is inverted"),
-    # YOLO
-    ("yolo", "1 0.5 0.5 0.5 0.5\n", "f, line 1: 5 columns; 6 are needed: class_index cx cy w h score"),
-    ("yolo", "# a\n" + swapped("yolo", "1 0.35", "3 0.35"), r"f, line 2: class_index 3 is not in 0\.\.2"),
-    ("yolo", swapped("yolo", "1 0.35", "-1 0.35"), r"f, line 1: class_index -1 is not in 0\.\.2"),
-    ("yolo", swapped("yolo", "0.495", "-0.495"), "f, line 1: the box .* is inverted"),
-    ("yolo", swapped("yolo", "0.495", "wide"), "f, line 1: w is 'wide', not a number"),
-    ("yolo", swapped("yolo", "0.495", "NaN"), "f, line 1: w is 'NaN'; a finite"),
-    ("yolo", swapped("yolo", "0.9", "2"), r"f, line 1: score 2 is not in 0\.\.1"),
 ]
 
 
@@ -510,14 +444,11 @@ def test_malformed_files_name_the_place_and_the_cure(format: str, text: str, mes
     assert ";" in str(caught.value)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["json", "voc"])
 @given(cut=st.integers(0, 2000))
 def test_a_file_cut_anywhere_is_read_in_part_or_refused_with_its_name(format: str, cut: int) -> None:
     try:
         part = read(format, GOLDEN[format][:cut], PICTURE, 7, TWO, SELECTIVE_SEARCH)
-    except KeyError:
-        assert format == "csv"
-        assert GOLDEN["csv"][:cut].strip() == HEADER.strip()
     except ValueError as error:
         assert str(error).startswith("f")
     else:

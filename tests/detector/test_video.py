@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 from detector import formats
 from detector.cli.detect import main
 from detector.detector import Detector
+from detector.formats.readers import from_voc
 from detector.options import DetectOptions
 from detector.video import USUAL_RATE, VideoWriter, count_frames, read_frames
 from proposals.images import Image, ImageError
@@ -278,7 +279,7 @@ def test_every_kind_of_document(clips: Path, capsys: pytest.CaptureFixture[str],
             assert {entry["image_id"] for entry in json.loads(out)} == {2, 3, 4}
             assert json.loads(text) == [entry for entry in json.loads(out) if entry["image_id"] < 4]
         case "voc":
-            assert list(formats.from_voc(text, "clip")) == names
+            assert list(from_voc(text.encode(), "clip")) == names
     assert main(["*.mp4", "--frames", "1", "--format", "json"]) == 0  # and the annotated one is no input
     assert [json.loads(line)["picture"] for line in capsys.readouterr().out.splitlines()] == ["clip.mp4#1"]
 

@@ -22,6 +22,7 @@ from detector.cli.inputs import MAX_PIXELS
 from detector.cli.outputs import FORMATS, PLAIN_COLUMNS, plain_rows, print_table
 from detector.detections import Detections
 from detector.detector import Detector
+from detector.formats.readers import from_voc
 from detector.options import DetectOptions
 from proposals.console import printable
 from proposals.images import MAX_PIXELS as LOADER_MAX_PIXELS
@@ -220,8 +221,8 @@ def test_every_format_streams_and_fills_files(capsys: pytest.CaptureFixture[str]
         case "ilsvrc":
             assert text.splitlines() == [line for line in out.splitlines() if line.startswith("3 ")] != []
         case "voc":
-            assert list(formats.from_voc(out, "stdout")) == ["a.png", "sub/a.png"]
-            assert list(formats.from_voc(text, "file")) == ["sub/a.png"]
+            assert list(from_voc(out.encode(), "stdout")) == ["a.png", "sub/a.png"]
+            assert list(from_voc(text.encode(), "file")) == ["sub/a.png"]
         case "yolo":
             assert out.startswith("# a.png\n") and out.endswith(f"# sub/a.png\n{text}")
 

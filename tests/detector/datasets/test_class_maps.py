@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 
 from detector.classes import det_classes, det_names, leaf_matrix
-from detector.datasets.class_maps import AMBIGUOUS, NO_CLASS, class_map, det_labels, to_det
+from detector.datasets.class_maps import (
+    AMBIGUOUS,
+    NO_CLASS,
+    class_map,
+    det_labels,
+    imagenet_wnids,
+    leaf_labels,
+    to_det,
+)
 from detector.datasets.ground_truth import GroundTruth
-from detector.datasets.imagenet import imagenet_wnids, leaf_labels
 from detector.datasets.read import read_dataset
 from detector.datasets.voc import VOC_CLASSES
 from detector.samples import samples_folder

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.datasets.annotation_xml import half_open, object_line
 from detector.datasets.read import read_dataset
-from detector.datasets.voc import VOC_CLASSES
+from detector.datasets.voc import VOC_CLASSES, half_open, object_line
 from proposals.boxes import to_one_based
 
 # as in VOC: parts of an object come with boxes of their own, coordinates may be fractions, order of sides is free
@@ -78,13 +77,27 @@ def test_without_image_sets_all_pictures_and_the_classes_that_occur(tmp_path: Pa
     assert read_dataset(tmp_path).labels.tolist() == [1, 3]
 
 
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [("utf-8", "utf-8-sig"), ("gbk", "gbk"), ("Shift_JIS", "shift_jis"), ("UTF-16", "utf-16"), ("utf-16", "utf-8")],
+)
+def test_the_declared_encoding_is_heeded(declared: str, encoding: str, tmp_path: Path) -> None:
+    text = PERSON.decode().replace("person", "人").replace("2008_000001", "x")
+    put(tmp_path / "Annotations" / "x.xml", f'<?xml version="1.0" encoding="{declared}"?>\n{text}'.encode(encoding))
+    truth = read_dataset(tmp_path)
+    assert truth.class_names == ("dog", "人") and truth.boxes.tolist() == [[9.5, 44.75, 200, 375], [0, 1, 3, 4]]
+    put(tmp_path / "classes.txt", "dog\n人\n".encode("utf-8-sig"))
+    put(tmp_path / "ImageSets" / "Main" / "val.txt", "x\r\n".encode("utf-8-sig"))
+    assert read_dataset(tmp_path).labels.tolist() == truth.labels.tolist() == [2, 1]
+
+
 def test_a_size_of_0_is_unknown_and_bounds_nothing(tmp_path: Path) -> None:
     put(tmp_path / "Annotations" / "x.xml", PERSON.replace(b"500", b"0").replace(b"375</height>", b"0</height>"))
     assert read_dataset(tmp_path).sizes.tolist() == [[0, 0]] and len(read_dataset(tmp_path)) == 2
 
 
 def test_lines_of_objects() -> None:
-    assert [object_line(PERSON, i) for i in (0, 1)] == [4, 9]
+    assert [object_line(PERSON.decode(), i) for i in (0, 1)] == [4, 9]
 
 
 @given(st.lists(st.tuples(*[st.integers(-5, 10**6)] * 4), max_size=5))
