@@ -521,8 +521,10 @@ def test_message(
 
 @pytest.mark.parametrize(
     ("files", "split", "objects"),
-    [(VOC, None, 1), (ILSVRC, "val", 1), (VAL2, "val2", 1), (SMALL, None, 1), (YOLO, None, 1)]
-    + [({"data.json": coco()}, None, 2)],
+    [
+        *((VOC, None, 1), (ILSVRC, "val", 1), (VAL2, "val2", 1), (SMALL, None, 1), (YOLO, None, 1)),
+        ({"data.json": coco()}, None, 2),
+    ],
 )
 def test_the_sets_that_the_cases_break_are_good(files: Files, split: str | None, objects: int, tmp_path: Path) -> None:
     assert len(read_dataset(write(files, tmp_path), "auto", split)) == objects
