@@ -76,8 +76,8 @@ def bootstrap_intervals(
 def interval(values: Doubles, estimate: float) -> tuple[float, float]:
     """Return the central 95 % of `values`, nan left out, moved so that their median is the `estimate`.
 
-    Resampled pictures come in copies, whose hits stand side by side: that lifts AP a little above the estimate in most
-    resamples, so that plain percentiles could leave it out. (nan, nan) where there are none.
+    A resample holds copies of pictures, and the hits of copies have one rank. That lifts AP a little above the estimate
+    in most resamples, so plain percentiles could leave the estimate out. (nan, nan) without values.
     """
     values = values[~np.isnan(values)]
     if not len(values) or np.isnan(estimate):

@@ -97,9 +97,9 @@ def open_data(options: EvalOptions) -> Data:
 
 
 def _protocol(options: EvalOptions, truth: GroundTruth) -> str:
-    """Return the protocol that is asked for.
+    """Return the protocol of the options.
 
-    Else ilsvrc for the 200 classes of ILSVRC DET, voc10 for the twenty of VOC or data in its format, coco for others.
+    auto is ilsvrc for the 200 classes of ILSVRC DET, voc10 for the twenty of VOC or data in its format, coco for others.
     """
     if options.protocol != AUTO:
         return options.protocol

@@ -84,7 +84,7 @@ def default_file(setup: Setup, truth: GroundTruth, split: str) -> Path:
 def detect(truth: GroundTruth, thresholds: Doubles, setup: Setup, path: Path, console: Console) -> tuple[Found, int]:
     """Return what the detector finds on the pictures of `truth`, and how many of them could not be read.
 
-    thresholds: [N], the IoU that each ground-truth box asks for; path: the Parquet file of the predictions. Pictures
+    thresholds: [N], the IoU threshold of each ground-truth box; path: the Parquet file of the predictions. Pictures
     that are in it are not detected again; those that failed are tried again. Raises: ValueError where a data set has no
     pictures, or the file is of another run; OSError where it cannot be written; what is finished is kept.
     """
@@ -94,7 +94,7 @@ def detect(truth: GroundTruth, thresholds: Doubles, setup: Setup, path: Path, co
         for part in store.damaged:
             console.notice(f"{part} was damaged and is thrown away; its pictures are computed again")
         if not store.witnessed:
-            console.note(f"{path} was made with other boxes or thresholds; misses are told apart less finely")
+            console.note(f"{path} was made with other boxes or thresholds; there are fewer kinds of misses")
         failed = _detect_missing(truth, thresholds, setup.options, store, console)
         store.finish()
         return store.found(truth), failed

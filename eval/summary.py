@@ -16,7 +16,7 @@ from eval.protocols import title as protocol_title
 from eval.protocols.evaluation import NOT_COUNTED, TRUE_POSITIVE, Evaluation
 from proposals.console import printable
 
-SHOWN = 12  # classes at either end of the table, where it is not asked for whole
+SHOWN = 12  # classes at either end of the table, without --per-class
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +179,7 @@ def _percent(value: float) -> str:
 
 
 def _spread(pair: list[float] | None) -> str:
-    """Return an interval, a dash for one that is unknown, nothing where none was asked for."""
+    """Return an interval, a dash for one that is unknown, nothing for None."""
     if pair is None:
         return ""
     return f"{_percent(pair[0])} .. {_percent(pair[1])}" if np.isfinite(pair[0]) else "-"

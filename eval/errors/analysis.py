@@ -35,7 +35,7 @@ class Analysis:
     false_positive_gains: float64 [C, K], the AP that each class would gain were all errors of the kind fixed, nan for
     classes without ground truth; false_positive_kind: int8 [M], by row of the predictions, -1 for what is none.
     miss_kinds: [L], names; misses, miss_gains: as above [C, L]; miss_kind: int8 [N], by row of the ground truth.
-    AP is the all-point one here whatever the protocol.
+    AP is the all-point one here, for every protocol.
     confusion: int64 [C + 1, C + 1], row: true class, 0 background; column: predicted class, 0 missed; of the
     predictions with a score of at least `confusion_score`.
     """
@@ -107,7 +107,7 @@ def analyse(
 
 
 def iou_thresholds(truth: GroundTruth, protocol: str, iou: float | None = None) -> Doubles:
-    """Return the IoU that each ground-truth box asks for at the loosest threshold of a protocol, [N]."""
+    """Return the IoU threshold of each ground-truth box, at the loosest one of a protocol, [N]."""
     loosest = IOU if iou is None else iou  # 0.5 in all of them
     if protocol == "ilsvrc":
         return box_thresholds(truth, loosest)

@@ -21,9 +21,9 @@ def confusion_matrix(
 ) -> Longs:
     """Return how often objects of a class are taken for another, [C + 1, C + 1]; row: truth, column: prediction.
 
-    Only predictions with a score of at least `score`, and what counts. True positives stand on the diagonal. Of the
-    rest each in turn, best first, takes the free object of another class whose threshold it reaches with the largest
-    IoU; where there is none, it stands in row 0, background (a duplicate too). Objects that nothing takes stand in
+    Only what counts, and only predictions with a score of at least `score`. True positives are on the diagonal. The
+    others, best first, each take the free object of another class with the largest IoU that reaches its threshold.
+    Without such an object a prediction is in row 0, background (a duplicate too). An object that nothing takes is in
     column 0, missed. So the rows 1..C add up to the ground truth, the columns 1..C to the predictions.
     pairs: of the predictions, at IoUs not above `thresholds` [N].
     """

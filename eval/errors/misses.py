@@ -47,7 +47,7 @@ def misses(
     misclassified: a false positive of another class, no duplicate there, reaches its threshold;
     badly localised: a false positive of its class, no duplicate, touches it;
     below threshold: what is left, a proposal reaches it and no prediction came of it: its score was too low.
-    Without `proposals` nothing can be told about them: there is no "no proposal", and what is left is "not found".
+    Without `proposals` there is no "no proposal", and what is left is "not found".
     proposals: by picture 0..P-1; a picture that it lacks has none. raw: all boxes with a score that would have been
     shown, before non-maximum suppression. The other arguments are those of `false_positives`, and its result.
     """

@@ -30,7 +30,7 @@ def overlapping(
     truth_boxes: Doubles,
     lowest: Doubles,
 ) -> Pairs:
-    """Return the pairs whose IoU is above 0 and at least what `lowest` [N] asks for at that ground-truth box.
+    """Return the pairs with an IoU above 0 and at least `lowest` [N] of the ground-truth box.
 
     Shapes: pictures [M] of the boxes [M, 4], in any order; truth_pictures [N], never falling, of truth_boxes [N, 4].
     IoU is computed, and rounded, as `eval.protocols.matching` does.

@@ -308,7 +308,7 @@ def read_parquet(path: Path, truth: GroundTruth) -> Columns:
 
     from eval.predictions.store import DETECTION
 
-    with path.open("rb"):  # says what is wrong in the words of the system
+    with path.open("rb"):  # raises the error of the system, not pyarrow's
         pass
     try:
         table = pq.ParquetFile(path, page_checksum_verification=True).read()

@@ -54,7 +54,7 @@ class Found:
 
 
 class OtherRunError(ValueError):
-    """A file of predictions that was made with other parameters than those asked for."""
+    """A file of predictions of a run with other parameters."""
 
 
 class PredictionStore:
@@ -166,7 +166,7 @@ class PredictionStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is not on the disk yet. Raises: OSError, what is there being kept."""
+        """Write what is not on the disk yet. Raises: OSError; what is on the disk stays."""
         if not self._finished:
             return
         number = 1 + max((int(p.stem) for p in self.folder.glob("*.parquet") if p.stem.isdecimal()), default=0)

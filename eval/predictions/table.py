@@ -1,4 +1,4 @@
-"""The predictions on a data set as columns, whatever file or detector they come from."""
+"""The predictions on a data set as columns, of any file or detector."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Predictions:
 
     pictures: int32 [M], the picture of each, 0..P-1 in the order of the `GroundTruth` that they belong to;
     labels: int32 [M], 1..C of its classes; scores: float64 [M], any finite numbers; boxes: float64 [M, 4], half-open
-    pixels of the original picture (float64 as read: rounding could turn an IoU over its threshold). An inverted box is
-    let in, as the official devkit does (its demo predictions hold some): it overlaps nothing.
+    pixels of the original picture (float64 as read: rounding could turn an IoU over its threshold). An inverted box
+    overlaps nothing; the official devkit takes such boxes too (its demo predictions hold some).
     Raises ValueError when the lengths differ or a number is not finite.
     """
 

@@ -34,7 +34,7 @@ def average_precision(hits: Flags, positives: int) -> float:
 def average_precision_11(hits: Flags, positives: int) -> float:
     """Return the mean of the envelope at recall 0, 0.1, ..., 1 (VOC 2007); nan without `positives`.
 
-    Recall reaches k/10 when 10 hits >= k positives, in whole numbers: rounding has no say.
+    Recall reaches k/10 when 10 hits >= k positives, in whole numbers, so rounding plays no part.
     """
     if not positives:
         return float("nan")

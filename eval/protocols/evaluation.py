@@ -42,7 +42,7 @@ class Evaluation:
 
     protocol: ilsvrc, voc07, voc10 or coco; ap: float64 [C], nan for classes without ground truth;
     all_matches: at each IoU threshold of the protocol, the loosest first (COCO has ten, the others one);
-    metrics: further named numbers (COCO's twelve); iou: the threshold that was asked for in place of the protocol's.
+    metrics: further named numbers (COCO's twelve); iou: a threshold in place of the protocol's, None for its own.
     """
 
     protocol: str

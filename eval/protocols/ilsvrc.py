@@ -15,7 +15,7 @@ TOLERANCE = 10  # pixels that small boxes are forgiven
 
 
 def box_thresholds(truth: GroundTruth, iou: float = IOU) -> Doubles:
-    """Return the IoU that each ground-truth box asks for, [N]: min(iou, w h / ((w + 10) (h + 10)))."""
+    """Return the IoU threshold of each ground-truth box, [N]: min(iou, w h / ((w + 10) (h + 10)))."""
     w, h = (truth.boxes[:, 2:] - truth.boxes[:, :2]).T
     forgiving: Doubles = w * h / ((w + TOLERANCE) * (h + TOLERANCE))
     return np.minimum(iou, forgiving)
@@ -26,7 +26,7 @@ def evaluate_ilsvrc(truth: GroundTruth, predictions: Predictions, iou: float = I
 
     Each prediction of a picture, by falling score, takes the free box of its class with the largest IoU that reaches
     the threshold of that box. Pairs on the blacklist count neither way, nor do crowds (ILSVRC has none). Equal scores
-    stand in the order of the pictures' numbers, then in that of the predictions.
+    are in the order of the pictures' numbers, then in that of the predictions.
     """
     pictures, classes = max(len(truth.names), 1), len(truth.class_names)
     barred = np.zeros((pictures, classes + 1), np.bool_)

@@ -19,7 +19,7 @@ class Problem(NamedTuple):
 
     order: the rows of the predictions, best first; keys [M], of class and picture; boxes [M, 4];
     truth_keys [N], never falling; rows [N], the ground-truth row at each of these places; by row: truth_boxes [N, 4];
-    thresholds [N], the IoU that each asks for; ignored [N], what does not count; crowd [N].
+    thresholds [N], the IoU that each needs; ignored [N], what does not count; crowd [N].
     """
 
     order: Longs
@@ -40,7 +40,7 @@ Rule = Callable[[Problem, Outcomes, Longs], None]  # fills outcome [M] and taken
 def rank(predictions: Predictions, classes: int, picture_rank: Longs | None = None) -> tuple[Longs, Longs]:
     """Return the rows of the predictions by class and falling score, and where each class starts: [M], [C + 1].
 
-    Equal scores stand in the order of `picture_rank` [P] of their pictures, if given, then in that of the predictions.
+    Equal scores are in the order of `picture_rank` [P] of their pictures, if given, then in that of the predictions.
     """
     rows = np.arange(len(predictions))
     if picture_rank is not None:
@@ -65,7 +65,7 @@ def match(
 ) -> Matches:
     """Return what becomes of each prediction.
 
-    thresholds: the IoU that each ground-truth box [N] asks for; rule: `best_free`, `best_of_all` or
+    thresholds: the IoU that each ground-truth box [N] needs; rule: `best_free`, `best_of_all` or
     `best_free_or_crowd`; ignored: bool [N], boxes that do not count, nor do predictions that take them; uncounted:
     bool [M], predictions that do not count from the start. IoU of half-open boxes here is that of +1 widths on 1-based
     inclusive ones.
@@ -151,7 +151,7 @@ def best_of_all(problem: Problem, outcome: Outcomes, taken: Longs) -> None:
 def best_free_or_crowd(problem: Problem, outcome: Outcomes, taken: Longs) -> None:
     """COCO: a prediction takes the best free box, the last of equal ones; else a crowd that holds enough of it.
 
-    A crowd can be taken by any number of predictions; what it asks for is the share of the prediction inside it.
+    Any number of predictions can take a crowd; its threshold is on the share of the prediction inside it.
     """
     p = problem
     free = np.ones(len(p.rows), np.bool_)

@@ -10,7 +10,7 @@ import numpy as np
 from detector.datasets.ground_truth import Doubles
 from eval.protocols.evaluation import Evaluation
 
-LEFT, TOP, WIDTH, HEIGHT = 64, 40, 520, 340  # the plot inside the drawing, in its units; the text stands around it
+LEFT, TOP, WIDTH, HEIGHT = 64, 40, 520, 340  # the plot inside the drawing, in its units
 RIGHT, BOTTOM = 20, 68
 SLOTS = 8  # line styles in page.css besides that of the mean
 PERCENT_TICKS = tuple((step / 5, f"{20 * step}") for step in range(6))

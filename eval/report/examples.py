@@ -102,7 +102,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A picture to show, and the row of the false positive that it is shown for."""
+    """A picture to show, and the row of the false positive that it illustrates."""
 
     picture: int
     accused: int | None = None
@@ -111,7 +111,7 @@ class _Candidate:
 def score_pictures(truth: GroundTruth, predictions: Predictions, evaluation: Evaluation) -> PictureScores:
     """Return the score of each picture, at the threshold that makes F1 largest over all of them.
 
-    One threshold for all classes, as one who uses the detector sets it; infinity without a hit.
+    One threshold for all classes, as a user of the detector sets it; infinity without a hit.
     """
     matches, count = evaluation.matches, len(truth.names)
     threshold = best_score(predictions.scores, matches)
@@ -211,7 +211,7 @@ def _figure(candidate: _Candidate, image: Image, scored: Scored, scores: Picture
 def picture_marks(i: int, scored: Scored, threshold: float, accused: int | None = None) -> tuple[Marked, ...]:
     """Return the boxes of picture `i`: its ground truth, and its predictions of at least `threshold`.
 
-    The false positive in row `accused` of the predictions is there whatever its score.
+    The false positive in row `accused` of the predictions is there at any score.
     """
     truth, predictions, matches = scored.truth, scored.predictions, scored.evaluation.matches
     analysis = scored.analysis

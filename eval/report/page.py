@@ -1,4 +1,4 @@
-"""The page: template, style and script in one file that asks for nothing from any network."""
+"""The page: template, style and script in one file, which loads nothing from a network."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def counted(count: int, thing: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Return a Content-Security-Policy that lets in this style, this script, pictures in the page, and nothing else."""
+    """Return a Content-Security-Policy that allows this style, this script, pictures in the page, and nothing else."""
     return (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -9,46 +12,81 @@ from detector.datasets.ground_truth import GroundTruth
 from eval.predictions.table import Predictions
 
 CLASSES = 3
+Box = Sequence[float]
+
+
+def truth_of(
+    objects: Sequence[tuple[int, int, Box]],
+    pictures: int = 1,
+    class_names: Sequence[str] = ("cat", "dog", "bird"),
+    difficult: Sequence[int] = (),
+    crowd: Sequence[int] = (),
+    **fields: Any,
+) -> GroundTruth:
+    """Return a data set of objects (picture 0.., label, half-open box); difficult, crowd: which of them are."""
+    objects = sorted(objects, key=lambda row: row[0])
+    boxes = np.array([box for _, _, box in objects], np.float64).reshape(-1, 4)
+    rows = np.arange(len(objects))
+    data = {
+        "names": tuple(f"p{i}" for i in range(pictures)),
+        "numbers": np.arange(1, pictures + 1),
+        "sizes": np.full((pictures, 2), 100),
+        "paths": (None,) * pictures,
+        "class_names": tuple(class_names),
+        "class_keys": tuple(class_names),
+        "pictures": np.array([picture for picture, _, _ in objects], np.int64),
+        "labels": np.array([label for _, label, _ in objects], np.int64),
+        "boxes": boxes,
+        "difficult": np.isin(rows, difficult),
+        "crowd": np.isin(rows, crowd),
+        "areas": np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+    }
+    return GroundTruth(**(data | fields))
+
+
+def predictions_of(found: Sequence[tuple[int, int, float, Box]]) -> Predictions:
+    """Return predictions (picture 0.., label, score, half-open box)."""
+    pictures, labels, scores, sides = ([row[i] for row in found] for i in range(4))
+    return Predictions(
+        np.array(pictures, np.int32),
+        np.array(labels, np.int32),
+        np.array(scores, np.float64),
+        np.array(sides, np.float64).reshape(-1, 4),
+    )
 
 
 def ground_truth(
-    rows: list[tuple[int, int, tuple[float, float, float, float]]],
-    numbers: list[int],
-    difficult: list[bool] | None = None,
-    blacklist: list[tuple[int, int]] | None = None,
-    crowd: list[bool] | None = None,
-    class_names: tuple[str, ...] = ("cat", "dog", "bird"),
+    rows: Sequence[tuple[int, int, Box]],
+    numbers: Sequence[int],
+    difficult: Sequence[bool] = (),
+    blacklist: Sequence[tuple[int, int]] = (),
+    crowd: Sequence[bool] = (),
+    class_names: Sequence[str] = ("cat", "dog", "bird"),
 ) -> GroundTruth:
     """Return a data set of pictures with these numbers; rows: number of the picture, label, 1-based inclusive box."""
     place = {number: i for i, number in enumerate(numbers)}
     order = sorted(range(len(rows)), key=lambda i: place[rows[i][0]])
-    boxes = np.array([rows[i][2] for i in order], np.float64).reshape(-1, 4) - [1, 1, 0, 0]
-    return GroundTruth(
+    return truth_of(
+        [(place[rows[i][0]], rows[i][1], _half_open(rows[i][2])) for i in order],
+        len(numbers),
+        class_names,
+        [k for k, i in enumerate(order) if difficult and difficult[i]],
+        [k for k, i in enumerate(order) if crowd and crowd[i]],
         names=tuple(f"p{n}" for n in numbers),
         numbers=np.array(numbers),
-        sizes=np.full((len(numbers), 2), 100),
-        paths=(None,) * len(numbers),
-        class_names=class_names,
         class_keys=("1", "2", "3"),
-        pictures=np.array([place[rows[i][0]] for i in order], np.int64),
-        labels=np.array([rows[i][1] for i in order], np.int64),
-        boxes=boxes,
-        difficult=np.array([bool(difficult and difficult[i]) for i in order]),
-        crowd=np.array([bool(crowd and crowd[i]) for i in order]),
-        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
-        blacklist=np.array([(place[n], c) for n, c in blacklist or []], np.int64).reshape(-1, 2),
+        blacklist=np.array([(place[n], c) for n, c in blacklist], np.int64).reshape(-1, 2),
     )
 
 
-def predicted(rows: list[tuple[int, int, float, tuple[float, float, float, float]]], numbers: list[int]) -> Predictions:
+def predicted(rows: Sequence[tuple[int, int, float, Box]], numbers: Sequence[int]) -> Predictions:
     """Return the predictions of rows: number of the picture, label, score, 1-based inclusive box."""
     place = {number: i for i, number in enumerate(numbers)}
-    return Predictions(
-        np.array([place[r[0]] for r in rows], np.int32),
-        np.array([r[1] for r in rows], np.int32),
-        np.array([r[2] for r in rows], np.float64),
-        np.array([r[3] for r in rows], np.float64).reshape(-1, 4) - [1, 1, 0, 0],
-    )
+    return predictions_of([(place[n], label, score, _half_open(box)) for n, label, score, box in rows])
+
+
+def _half_open(box: Box) -> Box:
+    return box[0] - 1, box[1] - 1, box[2], box[3]
 
 
 boxes = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 14), st.integers(0, 14)).map(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_problems import truth_of
 
-from detector.datasets.ground_truth import GroundTruth
 from eval.bootstrap import picture_weights
 from eval.compare import as_json, as_table, main
 from eval.comparison import compare_predictions
@@ -19,25 +19,9 @@ ANNOTATIONS = Path(__file__).parents[2] / "samples" / "annotations.json"
 NAMES = ("cat", "dog", "horse")
 
 
-def ground_truth(objects, pictures):
+def ground_truth(objects, pictures, names=NAMES):
     """Ground truth of one 40 x 40 box for each (picture, label), side by side in the picture."""
-    objects = sorted(objects)
-    count = len(objects)
-    boxes = np.array([[50 * i, 0, 50 * i + 40, 40] for i in range(count)], float).reshape(-1, 4)
-    return GroundTruth(
-        names=tuple(f"p{i}" for i in range(pictures)),
-        numbers=np.arange(1, pictures + 1),
-        sizes=np.full((pictures, 2), 5000),
-        paths=(None,) * pictures,
-        class_names=NAMES,
-        class_keys=NAMES,
-        pictures=np.array([p for p, _ in objects], int),
-        labels=np.array([c for _, c in objects], int),
-        boxes=boxes,
-        difficult=np.zeros(count, bool),
-        crowd=np.zeros(count, bool),
-        areas=np.full(count, 1600.0),
-    )
+    return truth_of([(p, c, (50 * i, 0, 50 * i + 40, 40)) for i, (p, c) in enumerate(sorted(objects))], pictures, names)
 
 
 def predicted(truth, hits, scores):
@@ -145,18 +129,7 @@ def test_no_predictions_are_nothing_found():
 
 def test_the_table_has_all_classes_only_when_asked():
     names = tuple(f"class {i:02}" for i in range(12))
-    truth = ground_truth([(0, 1)], 1)
-    truth = GroundTruth(
-        **{name: getattr(truth, name) for name in ("names", "numbers", "sizes", "paths")},
-        class_names=names,
-        class_keys=names,
-        pictures=np.zeros(12, int),
-        labels=np.arange(1, 13),
-        boxes=np.array([[50 * i, 0, 50 * i + 40, 40] for i in range(12)]),
-        difficult=np.zeros(12, bool),
-        crowd=np.zeros(12, bool),
-        areas=np.full(12, 1600.0),
-    )
+    truth = ground_truth([(0, label) for label in range(1, 13)], 1, names)
     found = compare_predictions(
         truth, predicted(truth, [0] * 12, [0.5] * 12), predicted(truth, [1] * 6 + [0] * 6, [0.5] * 12)
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_problems import predictions_of, truth_of
 
 from detector.datasets.ground_truth import GroundTruth
 from eval.bootstrap import bootstrap_intervals
@@ -114,31 +115,10 @@ def data_set(
     found: list[tuple[int, int, float, tuple[float, float, float, float]]],
     classes: tuple[str, ...] = ("cat", "dog"),
     paths: tuple[Path | None, ...] = (None, None, None),
-    names: tuple[str, ...] | None = None,
+    **fields: tuple[str, ...],
 ) -> tuple[GroundTruth, Predictions]:
     """Return objects (picture, label, box) and predictions (picture, label, score, box)."""
-    count, flags = len(paths), np.zeros(len(objects), np.bool_)
-    truth = GroundTruth(
-        names if names is not None else tuple(f"picture{i}" for i in range(count)),
-        np.arange(count) + 1,
-        np.full((count, 2), 100),
-        paths,
-        classes,
-        classes,
-        np.array([each[0] for each in objects], np.int64),
-        np.array([each[1] for each in objects], np.int64),
-        np.array([each[2] for each in objects], np.float64).reshape(-1, 4),
-        flags,
-        flags,
-        np.zeros(len(objects)),
-    )
-    predictions = Predictions(
-        np.array([each[0] for each in found], np.int32),
-        np.array([each[1] for each in found], np.int32),
-        np.array([each[2] for each in found], np.float64),
-        np.array([each[3] for each in found], np.float64).reshape(-1, 4),
-    )
-    return truth, predictions
+    return truth_of(objects, len(paths), classes, paths=paths, **fields), predictions_of(found)
 
 
 def scored(
@@ -381,7 +361,7 @@ def test_example_pictures(with_pictures: Scored) -> None:
     page = checked(render(with_pictures))
     images = page.all("img")
     # The best: picture 0; the worst: picture 1, the only other one with a score; confident and wrong: 1, then 2.
-    assert [str(each["alt"]).split(":")[0] for each in images] == [f"Picture picture{i}" for i in (0, 1, 1, 2)], [
+    assert [str(each["alt"]).split(":")[0] for each in images] == [f"Picture p{i}" for i in (0, 1, 1, 2)], [
         each["alt"] for each in images
     ]
     assert "Only those predictions are drawn" in page.shown

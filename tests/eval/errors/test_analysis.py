@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+import small_problems
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_problems import Box, predictions_of
 
 from detector.datasets.ground_truth import Doubles, GroundTruth
 from eval.errors.analysis import Analysis, analyse, iou_thresholds
@@ -30,41 +32,10 @@ from proposals.boxes import Boxes
 from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
 
 NAMES = ("dog", "domestic cat", "car")  # dog and cat are similar, the car is not
-Box = Sequence[float]
 
 
-def truth_of(
-    objects: Sequence[tuple[int, int, Box]],
-    pictures: int = 1,
-    difficult: Sequence[int] = (),
-    names: Sequence[str] = NAMES,
-) -> GroundTruth:
-    """The data set of (picture, label, box), pictures rising."""
-    boxes = np.array([box for _, _, box in objects], np.float64).reshape(-1, 4)
-    return GroundTruth(
-        names=tuple(f"p{i}" for i in range(pictures)),
-        numbers=np.arange(1, pictures + 1),
-        sizes=np.full((pictures, 2), 100),
-        paths=(None,) * pictures,
-        class_names=tuple(names),
-        class_keys=tuple(names),
-        pictures=np.array([picture for picture, _, _ in objects], np.int64),
-        labels=np.array([label for _, label, _ in objects], np.int64),
-        boxes=boxes,
-        difficult=np.isin(np.arange(len(objects)), difficult),
-        crowd=np.zeros(len(objects), np.bool_),
-        areas=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
-    )
-
-
-def predictions_of(found: Sequence[tuple[int, int, float, Box]]) -> Predictions:
-    """The predictions of (picture, label, score, box)."""
-    return Predictions(
-        np.array([f[0] for f in found], np.int32),
-        np.array([f[1] for f in found], np.int32),
-        np.array([f[2] for f in found], np.float64),
-        np.array([f[3] for f in found], np.float64).reshape(-1, 4),
-    )
+def truth_of(objects: Sequence[tuple[int, int, Box]], pictures: int = 1, difficult: Sequence[int] = ()) -> GroundTruth:
+    return small_problems.truth_of(objects, pictures, NAMES, difficult)
 
 
 DOG, CAT, SECOND_DOG = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_problems import predictions_of, truth_of
 
 from detector.datasets.ground_truth import GroundTruth
 from eval.errors.confusion import best_score, confusion_matrix
@@ -16,31 +17,7 @@ THRESHOLD = 0.5
 
 
 def make_truth(objects: list[tuple[int, int, tuple[int, ...]]], difficult: int = -1) -> GroundTruth:
-    boxes = np.array([o[2] for o in objects], np.float64).reshape(-1, 4)
-    return GroundTruth(
-        names=("a", "b"),
-        numbers=np.array([1, 2]),
-        sizes=np.zeros((2, 2), np.int64),
-        paths=(None, None),
-        class_names=("one", "two", "three"),
-        class_keys=("one", "two", "three"),
-        pictures=np.array([o[0] for o in objects], np.int64),
-        labels=np.array([o[1] for o in objects], np.int64),
-        boxes=boxes,
-        difficult=np.arange(len(objects)) == difficult,
-        crowd=np.zeros(len(objects), np.bool_),
-        areas=np.ones(len(objects)),
-    )
-
-
-def make_predictions(found: list[tuple[int, int, float, tuple[int, ...]]]) -> Predictions:
-    pictures, labels, scores, boxes = ([f[i] for f in found] for i in range(4))
-    return Predictions(
-        np.array(pictures, np.int32),
-        np.array(labels, np.int32),
-        np.array(scores, np.float64),
-        np.array(boxes, np.float64).reshape(-1, 4),
-    )
+    return truth_of(objects, 2, difficult=[difficult])
 
 
 def matrix_of(truth: GroundTruth, found: Predictions, score: float) -> tuple[list[list[int]], Evaluation]:
@@ -55,7 +32,7 @@ A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
 
 def test_by_hand() -> None:
     truth = make_truth([(0, 1, A), (0, 2, B), (0, 3, C), (1, 1, A)])
-    found = make_predictions(
+    found = predictions_of(
         [
             (0, 1, 0.9, A),  # right
             (0, 1, 0.8, A),  # again: background
@@ -73,24 +50,24 @@ def test_by_hand() -> None:
 
 def test_a_true_positive_below_the_score_leaves_its_object_to_another_class() -> None:
     truth = make_truth([(0, 1, A)])
-    found = make_predictions([(0, 1, 0.1, A), (0, 2, 0.9, A)])
+    found = predictions_of([(0, 1, 0.1, A), (0, 2, 0.9, A)])
     assert matrix_of(truth, found, 0.5)[0][1] == [0, 0, 1, 0]
     assert matrix_of(truth, found, 0.1)[0][:2] == [[0, 0, 1, 0], [0, 1, 0, 0]]
 
 
 def test_the_object_with_the_largest_iou_is_taken_and_difficult_ones_are_not_there() -> None:
     objects = [(0, 2, (0, 0, 10, 8)), (0, 3, A)]
-    found = make_predictions([(0, 1, 0.9, A)])
+    found = predictions_of([(0, 1, 0.9, A)])
     assert matrix_of(make_truth(objects), found, 0.0)[0] == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
-    found = make_predictions([(0, 1, 0.9, A), (0, 3, 0.8, A)])
+    found = predictions_of([(0, 1, 0.9, A), (0, 3, 0.8, A)])
     matrix, _ = matrix_of(make_truth(objects, difficult=1), found, 0.0)
     assert matrix == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
 
 
 def test_nothing() -> None:
     zeros = np.zeros((4, 4)).tolist()
-    assert matrix_of(make_truth([]), make_predictions([]), 0.0)[0] == zeros
-    assert matrix_of(make_truth([(0, 1, A)]), make_predictions([(0, 1, 0.5, A)]), np.inf)[0][1] == [1, 0, 0, 0]
+    assert matrix_of(make_truth([]), predictions_of([]), 0.0)[0] == zeros
+    assert matrix_of(make_truth([(0, 1, A)]), predictions_of([(0, 1, 0.5, A)]), np.inf)[0][1] == [1, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +83,7 @@ def test_nothing() -> None:
     ],
 )
 def test_best_score(found: list[tuple[int, int, float, tuple[int, ...]]], expected: float) -> None:
-    predictions = make_predictions(found)
+    predictions = predictions_of(found)
     evaluation = evaluate("voc10", make_truth([(0, 1, A), (0, 2, B)]), predictions)
     assert best_score(predictions.scores, evaluation.matches) == expected
 
@@ -129,7 +106,7 @@ def test_agrees_with_the_literal_reference(
     difficult: int,
     score: float,
 ) -> None:
-    truth, predictions = make_truth(objects, difficult), make_predictions(found)
+    truth, predictions = make_truth(objects, difficult), predictions_of(found)
     matrix, evaluation = matrix_of(truth, predictions, score)
     matches = evaluation.matches
     expected = np.zeros((4, 4), np.int64)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_problems import truth_of
 
 from detector.classes import det_names
 from detector.datasets.ground_truth import GroundTruth
@@ -22,20 +23,7 @@ NUMBERS = (30, 7)
 
 def truth(class_names: tuple[str, ...] = ("cat", "dog"), class_keys: tuple[str, ...] = ("n01", "n02")) -> GroundTruth:
     """Return two pictures, a.jpg with the number 30 and sub/b.jpg with 7, without objects."""
-    return GroundTruth(
-        names=("a", "sub/b"),
-        numbers=np.array(NUMBERS),
-        sizes=np.full((2, 2), 100),
-        paths=(None, None),
-        class_names=class_names,
-        class_keys=class_keys,
-        pictures=np.zeros(0, np.int64),
-        labels=np.zeros(0, np.int64),
-        boxes=np.zeros((0, 4)),
-        difficult=np.zeros(0, bool),
-        crowd=np.zeros(0, bool),
-        areas=np.zeros(0),
-    )
+    return truth_of([], 2, class_names, names=("a", "sub/b"), numbers=np.array(NUMBERS), class_keys=class_keys)
 
 
 def rows(predictions: Predictions) -> list[tuple[int, int, float, list[float]]]:
