@@ -99,7 +99,7 @@ def open_data(options: EvalOptions) -> Data:
 def _protocol(options: EvalOptions, truth: GroundTruth) -> str:
     """Return the protocol of the options.
 
-    auto is ilsvrc for the 200 classes of ILSVRC DET, voc10 for the twenty of VOC or data in its format, coco for others.
+    auto: ilsvrc for the 200 classes of ILSVRC DET, voc10 for the twenty of VOC or data in its format, else coco.
     """
     if options.protocol != AUTO:
         return options.protocol

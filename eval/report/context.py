@@ -185,7 +185,7 @@ def _recall(truth: GroundTruth, proposals: Mapping[int, Boxes]) -> dict[str, Any
 
 
 def at_least(score: float, scores: Doubles) -> str:
-    """Return in words which predictions have at least this `score`, of all `scores` [M], as "with a score of at least 0.7"."""
+    """Return in words which of the `scores` [M] are at least `score`, as "with a score of at least 0.7"."""
     if not len(scores) or score <= scores.min():
         return "of any score"
     if 0 < score < TINY:
