@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detector.model import Model, find_model
+from detector.model import Model, Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
 from detector.quantize import quantized_file
@@ -40,7 +40,7 @@ def random_googlenet(folder: Path, seed: int, norm: str = "batch", width: float 
     path = folder / f"googlenet{seed}.safetensors"
     arrays = {name: array.astype(np.float16) for name, array in fold(network).items()}
     about = {"network": "googlenet", "size": SIZE, "mean": MEAN, "scale": SCALE, "classes": OUTPUTS}
-    model = save_weights(path, arrays, **about, width=width, norm=norm)
+    model = save_weights(path, arrays, Spec(**about, width=width, norm=norm))
     if norm == "batch":  # 8 bits and LRN do not go together well, nor does anybody run them
         path.write_bytes(quantized_file(model, crops_of(dog(), SIZE, CALIBRATION_CROPS), {}))
     return find_model(str(path))

@@ -11,23 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.detections import Detections
-from detector.ensemble import RegionScores, check_heads, score_regions
-from detector.model import Model, find_model, split_size
+from detector.ensemble import RegionScores, check_members, score_regions
+from detector.model import Model, find_model, split_name
 from detector.options import DetectOptions
-from detector.postprocess import (
-    in_context,
-    moved_boxes,
-    objectness,
-    softened_per_class,
-    suppressed_again,
-    vote_per_class,
-    weighed,
-)
-from detector.runtimes.base import Classifier, Targets
+from detector.postprocess import Regions, in_context, objectness, regress, soften, suppress, vote, weigh
+from detector.runtimes.base import Classifier, Deltas, Scores
 from detector.runtimes.load import load_classifier
 from detector.warp import warp
+from detector.weights import forget
 from detector.whole_crops import CONTEXT_MODEL, whole_picture
-from proposals.boxes import Boxes, nms_per_class
 from proposals.images import Image, check_image
 from proposals.merging import merge
 from proposals.opencv import selective_search_opencv
@@ -50,7 +42,7 @@ class Trace:
     detections: Detections
     seconds: dict[str, float]
     asked: tuple[int, ...] = ()  # how many of the proposals each network of the ensemble saw
-    targets: Targets | None = None  # of the box regression, [proposals, classes, 4]; None without
+    deltas: Deltas | None = None  # of the box regression, [proposals, classes, 4]; None without
 
 
 class Detector:
@@ -66,29 +58,23 @@ class Detector:
         o = self.options
         self.multibox = None if o.proposals == "ss" else _multibox(o)
         if o.backend == "own" and o.proposals != "multibox":
-            threading.Thread(
-                target=_warm_up, daemon=False
-            ).start()  # not a daemon: the end of Python would abort inside its kernels
+            # not a daemon: the end of Python would abort inside its kernels
+            threading.Thread(target=_warm_up, daemon=False).start()
         names = [o.model, *o.further_models]
         models = [_model(name, o.crop_size) for name in names]
-        check_heads(models)
-        moved = [o.bbox and number == 0 for number in range(len(models))]  # the first network tells where boxes go
-        self.members = tuple(
-            load_classifier(model, o.runtime, o.device, o.precision, o.batch_size, targets=targets)
-            for model, targets in zip(models, moved, strict=True)
-        )
-
-        self.whole = (
-            load_classifier(find_model(CONTEXT_MODEL), o.runtime, o.device, "auto", VIEWS) if o.context else None
-        )
-        if self.whole is not None and self.whole.model.labels != self.classify.model.labels:
+        check_members(models)
+        whole = find_model(CONTEXT_MODEL) if o.context else None
+        if whole is not None and whole.labels != models[0].labels:
             raise ValueError(
                 f"{names[0]} has classes of its own, of which {CONTEXT_MODEL} knows nothing; leave out context"
             )
-
-        for name, member in zip(names[1:], self.members[1:], strict=True):
-            if member.model.labels != self.classify.model.labels:
-                raise ValueError(f"{name} has other classes than {names[0]}: their scores cannot be averaged")
+        moves = [o.bbox and number == 0 for number in range(len(models))]  # the first network tells where boxes go
+        self.members = tuple(
+            load_classifier(model, o.runtime, o.device, o.precision, o.batch_size, deltas=deltas)
+            for model, deltas in zip(models, moves, strict=True)
+        )
+        self.whole = None if whole is None else load_classifier(whole, o.runtime, o.device, "auto", VIEWS)
+        forget()
 
     @property
     def classify(self) -> Classifier:
@@ -105,16 +91,20 @@ class Detector:
         proposals: the regions to look at; None: those of `propose`.
         """
         check_image(image)
-        clock = _Clock()
+        begin = time.perf_counter()
         if proposals is None:
             proposals = self.propose(image)
-        clock.stop("propose")
+        proposed = time.perf_counter()
         found = self.score(image, proposals)
-        clock.stop("classify")
-        clock.move("classify", "crop", found.crop_seconds)
-        detections = self.suppress(image, proposals, found.scores, found.targets)
-        clock.stop("suppress")
-        return Trace(proposals, sum(found.asked), found.scores, detections, clock.seconds, found.asked, found.targets)
+        scored = time.perf_counter()
+        detections = self.suppress(image, proposals, found.scores, found.deltas)
+        seconds = {
+            "propose": proposed - begin,
+            "crop": found.crop_seconds,
+            "classify": scored - proposed - found.crop_seconds,
+            "suppress": time.perf_counter() - scored,
+        }
+        return Trace(proposals, sum(found.asked), found.scores, detections, seconds, found.asked, found.deltas)
 
     def propose(self, image: Image) -> Proposals:
         """Return the regions to look at: Selective Search with large superpixels, and 200 learned ones (section 8)."""
@@ -141,54 +131,29 @@ class Detector:
         return warp(image, proposals.boxes, model.size, model.fill)
 
     def score(self, image: Image, proposals: Proposals) -> RegionScores:
-        """Return the scores of each region, cropped as `crop` does, averaged over the ensemble (section 8)."""
-        return score_regions(self.members, image, proposals.boxes, self.options.cascade or None, self.options.bbox)
+        """Return the scores of each region, cropped as `crop` does, combined over the ensemble (section 8)."""
+        threshold = self.options.cascade or self.classify.model.cascade
+        return score_regions(self.members, image, proposals.boxes, threshold if 0 < threshold < 1 else None)
 
-    def suppress(
-        self, image: Image, proposals: Proposals, scores: npt.NDArray[np.float32], targets: Targets | None = None
-    ) -> Detections:
+    def suppress(self, image: Image, proposals: Proposals, scores: Scores, deltas: Deltas | None = None) -> Detections:
         """Return the detections that the threshold and non-maximum suppression, class by class, leave (R-CNN).
 
-        scores: [N, 1 + classes] of the proposals, column 0 being background; targets: [N, classes, 4], by which boxes
-        are then moved and suppressed once more; None: they stay. Scores are weighed by the proposals' objectness first,
-        and by what the picture as a whole shows, where the options say so;
-        at the end all boxes that found a thing vote on where it is, and of those that then lie on each other the worse
-        lose score.
+        scores: [N, 1 + classes] of the proposals, column 0 being background; deltas: [N, classes, 4] of the box
+        regression; None: boxes stay. `detector.postprocess` says what each step does.
         """
         o = self.options
         size = (image.shape[1], image.shape[0])
-        scores = weighed(scores, proposals.objectness, o.objectness)
+        regions = Regions(proposals.boxes, scores[:, 1:], proposals.sources, size, deltas)
+        if proposals.objectness is not None:
+            regions = weigh(regions, proposals.objectness[:, None], o.objectness)
         if self.whole is not None:
-            scores = in_context(scores, self.whole(whole_picture(image, self.whole.model.size)), o.context)
-        kept, columns = nms_per_class(proposals.boxes, scores[:, 1:], o.nms, o.threshold, o.top)
-        boxes = proposals.boxes[kept]
-
-        def of_class(column: int) -> Boxes:
-            """Return where the proposals are as this class sees them."""
-            if targets is None:
-                return proposals.boxes
-            return moved_boxes(proposals.boxes, targets, np.full(len(proposals), column), size)
-
-        if targets is not None:
-            boxes = moved_boxes(boxes, targets[kept], columns, size)
-            left = suppressed_again(boxes, scores[kept, columns + 1], columns, o.nms)
-            boxes, kept, columns = boxes[left], kept[left], columns[left]
-        own = np.minimum(scores[kept, columns + 1], 1)
+            regions = weigh(regions, in_context(self.whole(whole_picture(image, self.whole.model.size))), o.context)
+        found = suppress(regions, o.nms, o.threshold, o.top)
+        if deltas is not None:
+            found = regress(found, o.nms)
         if o.vote:
-            boxes = vote_per_class(boxes, columns, of_class, scores[:, 1:], o.vote)
-            # the loss is the networks' part of the score
-            share = 1 if proposals.objectness is None else 1 - o.objectness
-            own = softened_per_class(boxes, own, columns, o.nms, share)
-            left = np.flatnonzero(own >= o.threshold)
-            boxes, kept, columns, own = boxes[left], kept[left], columns[left], own[left]
-        return Detections(
-            boxes=boxes,
-            scores=own,
-            labels=columns + 1,
-            sources=proposals.sources[kept],
-            image_size=size,
-            class_names=self.classify.model.labels,
-        ).ordered()
+            found = soften(vote(found, o.vote), o.nms, o.threshold)
+        return found.detections(self.classify.model.labels)
 
     def describe(self) -> str:
         """Return in one line what runs where."""
@@ -210,7 +175,7 @@ class Detector:
 def _model(name: str, crop_size: int) -> Model:
     """Return the model of a name; `crop_size` not 0 is that of all that name none themselves (NAME@SIZE)."""
     model = find_model(name)
-    return replace(model, size=crop_size) if crop_size and not split_size(name)[1] else model
+    return replace(model, size=crop_size) if crop_size and not split_name(name).size else model
 
 
 def _multibox(o: DetectOptions) -> MultiBox:
@@ -228,21 +193,3 @@ def _warm_up() -> None:
     from proposals.selective.search import selective_search
 
     selective_search(np.zeros((2, 2, 3), np.uint8))
-
-
-class _Clock:
-    """Wall-clock seconds of consecutive stages."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def move(self, source: str, stage: str, seconds: float) -> None:
-        """Count `seconds` of the stage `source` as another one, which stands before it."""
-        rest = self.seconds.pop(source) - seconds
-        self.seconds[stage], self.seconds[source] = seconds, rest
-
-    def stop(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage] = now - self._last
-        self._last = now

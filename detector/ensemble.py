@@ -1,4 +1,7 @@
-"""The ensemble of section 8: softmax scores averaged over the networks; and a cascade, which spares background.
+"""The ensemble of section 8: the scores of several networks in one; and a cascade, which spares background.
+
+All networks have one vote, those that share a file too. A network that was shown background says of a region how much
+of it is an object, and of which class. One that was not, as ImageNet's classes have none, is asked for the class alone.
 
 The cascade is ours, not the paper's: a region that the first network calls background with high confidence is not
 shown to the others. Its first network's scores stand alone then.
@@ -11,93 +14,103 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from detector.classes import BACKGROUND
 from detector.model import Model
-from detector.runtimes.base import Classifier, Crops, Scores, Targets
+from detector.runtimes.base import Classifier, Crops, Deltas, Outputs, Scores
 from detector.warp import warp
 from proposals.boxes import Boxes
 from proposals.images import Image
+
+LEAST = 1e-12  # that a network's scores of all classes together are divided by
+
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class RegionScores:
     """Scores [N, 1 + classes] of N regions; asked: how many of them each network saw; seconds that cropping took.
 
-    targets: float32 [N, classes, 4] of the box regression, None without.
+    deltas: float32 [N, classes, 4] of the first network's box regression, None without.
     """
 
     scores: Scores
     asked: tuple[int, ...]
     crop_seconds: float
-    targets: Targets | None = None
+    deltas: Deltas | None = None
 
 
-def check_heads(models: Sequence[Model]) -> None:
-    """Raise ValueError where models with SVMs stand beside those with softmax: their scores are of two kinds."""
-    for model in models[1:]:
-        if model.head != models[0].head:
+def check_members(models: Sequence[Model]) -> None:
+    """Raise ValueError where the scores of two models are of different kinds or classes, and so have no mean."""
+    first, *others = models
+    for model in others:
+        if model.head != first.head:
             raise ValueError(
-                f"{model.name} has {model.head} scores, {models[0].name} {models[0].head} scores: different kinds of "
+                f"{model.name} has {model.head} scores, {first.name} {first.head} scores: different kinds of "
                 "scores cannot be averaged"
             )
+        if model.labels != first.labels:
+            raise ValueError(f"{model.name} has other classes than {first.name}: their scores cannot be averaged")
 
 
 def score_regions(
-    members: Sequence[Classifier], image: Image, boxes: Boxes, cascade: float | None, targets: bool = False
+    members: Sequence[Classifier], image: Image, boxes: Boxes, cascade: float | None = None
 ) -> RegionScores:
-    """Return the scores of the regions `boxes` [N, 4] of `image`, averaged over `members` (section 8).
+    """Return the scores of the regions `boxes` [N, 4] of `image`, combined over `members` (section 8).
 
     cascade: regions whose background score from the first member is this or more are not shown to the others; None:
-    every member sees every region. Each member crops to its own size. targets: return those of the first member's box
-    regression too, which it must have been loaded with.
+    every member sees every region. Each member crops to its own size.
     """
     first, *others = members
-    moves = None
-    if targets:
-        scores, moves, spent = member_targets(first, image, boxes)
-    else:
-        scores, spent = member_scores(first, image, boxes)
+    (scores, deltas), spent = member_outputs(first, image, boxes)
     asked = [len(boxes)]
     if others:
         doubtful = np.arange(len(boxes)) if cascade is None else np.flatnonzero(scores[:, BACKGROUND] < cascade)
-        total = scores[doubtful].astype(np.float64)
+        parts = [scores[doubtful]]
         for member in others:
-            own, seconds = member_scores(member, image, boxes[doubtful])
-            total += own
+            own, seconds = member_outputs(member, image, boxes[doubtful])
+            parts.append(own.scores)
             spent += seconds
             asked.append(len(doubtful))
-        scores[doubtful] = total / len(members)
-    return RegionScores(scores, tuple(asked), spent, moves)
+        scores[doubtful] = combined([member.model for member in members], parts)
+    return RegionScores(scores, tuple(asked), spent, deltas)
 
 
-def member_scores(member: Classifier, image: Image, boxes: Boxes) -> tuple[Scores, float]:
-    """Return the scores of one network, and the seconds that went into its crops (0 where it crops on its device)."""
-    on_device = getattr(member, "score_regions", None)
-    if on_device is not None:
-        return on_device(image, boxes), 0.0
-    crops = _Warped(member.model, image, boxes)
-    return member.score(len(boxes), crops), crops.seconds
+def combined(models: Sequence[Model], scores: Sequence[Scores]) -> Scores:
+    """Return the scores [N, 1 + classes] of several networks in one: their mean, weighed by their votes (section 8).
+
+    Where some know background and some do not, objectness and class are told apart: of each region
+    `o = 1 - background` is the mean of those that know it, and its class is a mixture. With p the scores of the classes
+    alone from those that know background, q from those that do not, each summing to 1, and `a` the others' share of the
+    votes: class scores are `o ((1 - a) p + a q)`.
+    """
+    stacked, votes = np.stack(scores), np.array([model.weight for model in models])
+    judges = np.array([model.knows_background for model in models])
+    if judges.all() or not judges.any():
+        return np.asarray(np.average(stacked, axis=0, weights=votes), np.float32)
+    seen = np.average(stacked[judges], axis=0, weights=votes[judges])
+    kinds = np.average(stacked[~judges], axis=0, weights=votes[~judges])
+    share = votes[~judges].sum() / votes.sum()
+    mixed = (1 - share) * _class_given_object(seen) + share * _class_given_object(kinds)
+    background = seen[:, [BACKGROUND]]
+    return np.concatenate([background, (1 - background) * mixed], axis=1).astype(np.float32)
 
 
-def member_targets(member: Classifier, image: Image, boxes: Boxes) -> tuple[Scores, Targets, float]:
-    """Return what `member_scores` does, with the targets [N, classes, 4] of a network that was loaded with them."""
-    on_device = getattr(member, "score_regions_and_targets", None)
-    if on_device is not None:
-        return *on_device(image, boxes), 0.0
-    crops = _Warped(member.model, image, boxes)
-    return *member.score_and_targets(len(boxes), crops), crops.seconds
+def _class_given_object(scores: Doubles) -> Doubles:
+    """Return the scores of the classes alone, summing to 1: [N, 1 + classes] -> [N, classes]."""
+    classes = scores[:, 1:]
+    return np.asarray(classes / np.maximum(classes.sum(axis=1, keepdims=True), LEAST))
 
 
-class _Warped:
-    """Cuts the crops that a network asks for, and counts the seconds that it takes."""
+def member_outputs(member: Classifier, image: Image, boxes: Boxes) -> tuple[Outputs, float]:
+    """Return what one network makes of the regions, and the seconds that went into their crops."""
+    spent = 0.0
 
-    def __init__(self, model: Model, image: Image, boxes: Boxes) -> None:
-        self._of = model, image, boxes
-        self.seconds = 0.0
-
-    def __call__(self, start: int, stop: int, out: Crops) -> None:
+    def write(start: int, stop: int, out: Crops) -> None:
+        nonlocal spent
         begin = time.perf_counter()
-        model, image, boxes = self._of
-        warp(image, boxes[start:stop], model.size, model.fill, out=out)
-        self.seconds += time.perf_counter() - begin
+        warp(image, boxes[start:stop], member.model.size, member.model.fill, out=out)
+        spent += time.perf_counter() - begin
+
+    return member.score(len(boxes), write), spent

@@ -124,19 +124,7 @@ def join(
 
 
 def _save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], members: Sequence[Model]) -> Model:
-    first = members[0]
-    return save_weights(
-        path,
-        arrays,
-        network="inception_v3",
-        size=first.size,
-        mean=first.mean,
-        scale=first.scale,
-        sharpness=first.sharpness,
-        classes=first.classes,
-        class_names=first.class_names,
-        members=len(members),
-    )
+    return save_weights(path, arrays, replace(members[0], members=len(members), has_box_regression=False))
 
 
 def make_parser() -> Parser:

@@ -24,17 +24,18 @@ class DetectOptions:
     )
     ensemble: str = option(
         "",
-        "further models, with commas between; the scores of all are averaged",
+        "further models, NAME[@SIZE][=VOTES] with commas between; the scores of all are averaged, each network having "
+        "one vote",
         off="none",
         metavar="LIST",
         source="GoogLeNet section 8",
     )
     cascade: float = option(
-        0.55,
-        "background score of the first model from which the further models skip a region",
+        0.0,
+        "background score of the first model from which the further models skip a region; 1: they skip none",
         low=0,
         high=1,
-        off="every model sees every region",
+        off="the one measured for the model, and where there is none they skip none",
         metavar="SCORE",
         needs={"ensemble": ()},
         source="docs/engine.md",

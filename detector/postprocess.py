@@ -1,73 +1,160 @@
-"""From scored regions to detections."""
+"""From scored regions to detections: weigh, suppress, regress, vote, soften.
+
+R-CNN has `suppress` (threshold and non-maximum suppression, class by class) and, where a model brings it, `regress`.
+Weighing, voting and softening are ours or of later papers, and each can be left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from detector.runtimes.base import Scores, Targets
+from detector.detections import Detections
+from detector.runtimes.base import Deltas, Scores
 from proposals.box_coding import apply_targets
 from proposals.boxes import Boxes, Floats, Indices, descending, iou, nms_per_class
-from proposals.types import Proposals
+from proposals.types import Proposals, Sources
+
+LEAST_OBJECT = 1e-3  # objectness of a box that no learned one overlaps: its classes keep their order
+LEAST_SEEN = 0.01  # that a picture says of a class: no class goes for it alone
+VOTE_POWER = 2  # of the scores, ours; 1 in arXiv:1505.01749
 
 
-def moved_boxes(boxes: Boxes, targets: Targets, columns: Indices, image_size: tuple[int, int]) -> Boxes:
-    """Return each box moved by the targets of its class, and clipped to the picture: float32 [K, 4].
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """All regions of a picture with the scores of all classes, before any is left out.
 
-    boxes: [K, 4]; targets: [K, C, 4]; columns: [K], the class of each, 0..C-1; image_size: (width, height).
+    boxes: [N, 4]; scores: float32 [N, classes], background left out; sources: [N]; image_size: (width, height);
+    deltas: [N, classes, 4] of the box regression, None without; power: that of the networks' part in the scores.
     """
-    moved = apply_targets(boxes, targets[np.arange(len(boxes)), columns])
-    return np.clip(moved, 0, np.tile(np.asarray(image_size, np.float32), 2))
+
+    boxes: Boxes
+    scores: Scores
+    sources: Sources
+    image_size: tuple[int, int]
+    deltas: Deltas | None = None
+    power: float = 1.0
+
+    def moved(self, rows: Indices, columns: Indices) -> Boxes:
+        """Return the boxes of regions as their classes see them, moved by their deltas and clipped: float32 [K, 4].
+
+        rows: [K], of regions; columns: [K], of classes. Source: R-CNN, appendix C.
+        """
+        if self.deltas is None:
+            return self.boxes[rows]
+        moved = apply_targets(self.boxes[rows], self.deltas[rows, columns])
+        return np.clip(moved, 0, np.tile(np.asarray(self.image_size, np.float32), 2))
 
 
-def suppressed_again(boxes: Boxes, scores: Floats, columns: Indices, threshold: float) -> Indices:
-    """Return which of K boxes are left when each class is suppressed on its own: indices, rising.
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """K regions, each for one class, that may become detections.
 
-    boxes: [K, 4]; scores: [K]; columns: [K], the class of each. A box of which nothing lies in the picture is left out.
+    rows: [K], of the regions; columns: [K], of the classes; boxes: [K, 4], where they are by now; scores: [K], 0..1.
     """
-    shown = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)
-    left = [np.zeros(0, np.int64)]
-    for column in np.unique(columns):
-        own = np.flatnonzero(shown & (columns == column))
-        left.append(own[nms_per_class(boxes[own], scores[own, None], threshold)[0]])
-    return np.sort(np.concatenate(left))
 
+    regions: Regions
+    rows: Indices
+    columns: Indices
+    boxes: Boxes
+    scores: Floats
 
-LEAST = 1e-3  # of a box that no learned one overlaps: its classes keep their order
+    def select(self, which: npt.NDArray[np.bool_] | Indices) -> Candidates:
+        """Return those of a mask [K], or of indices."""
+        return replace(
+            self,
+            rows=self.rows[which],
+            columns=self.columns[which],
+            boxes=self.boxes[which],
+            scores=self.scores[which],
+        )
+
+    def detections(self, class_names: tuple[str, ...]) -> Detections:
+        """Return them as detections, by falling score."""
+        return Detections(
+            boxes=self.boxes,
+            scores=self.scores,
+            labels=self.columns + 1,
+            sources=self.regions.sources[self.rows],
+            image_size=self.regions.image_size,
+            class_names=class_names,
+        ).ordered()
 
 
 def objectness(boxes: Boxes, learned: Proposals) -> Floats:
-    """Return of each box the largest product of a learned proposal's confidence and its IoU with the box.
+    """Return how much of an object MultiBox sees in any box, learned or not; ours, beyond the paper.
 
+    It is the largest product of a learned proposal's confidence and its IoU with the box.
     Shapes: boxes [N, 4]; learned: of MultiBox, scores being confidences 0..1 -> float32 [N], 0.001..1.
     """
     found = (iou(boxes, learned.boxes) * learned.scores).max(axis=1, initial=0)
-    return np.asarray(np.clip(found, LEAST, 1), np.float32)
+    return np.asarray(np.clip(found, LEAST_OBJECT, 1), np.float32)
 
 
-def weighed(scores: npt.NDArray[np.float32], of_boxes: Floats | None, share: float) -> npt.NDArray[np.float32]:
-    """Return scores [N, C] as scores^(1 - share) * objectness^share: geometric means; as they are without objectness.
+def weigh(regions: Regions, weights: Floats, share: float) -> Regions:
+    """Return the scores as scores^(1 - share) * weights^share: geometric means.
 
-    of_boxes: [N], None for none; share: 0..1. Raises: ValueError where the two are not of the same boxes.
+    weights: [N, 1] of the regions, as `objectness` gives, or [1, classes] of the picture, as `in_context`; share: 0..1.
     """
-    if of_boxes is None or not share:
-        return scores
-    if len(of_boxes) != len(scores):
-        raise ValueError(f"scores of {len(scores)} boxes, but objectness of {len(of_boxes)}")
-    return np.asarray(scores ** np.float32(1 - share) * (of_boxes ** np.float32(share))[:, None], np.float32)
+    if not share:
+        return regions
+    scores = regions.scores ** np.float32(1 - share) * weights ** np.float32(share)
+    return replace(regions, scores=np.asarray(scores, np.float32), power=regions.power * (1 - share))
 
 
-POWER = 2  # of the scores, ours; 1 in arXiv:1505.01749
+def in_context(seen: Scores) -> Floats:
+    """Return what the picture as a whole says of each class, from 0.01: float32 [1, classes], for `weigh`.
+
+    seen: scores [P, 1 + classes] of views of the picture (`detector.whole_crops.whole_picture`), whose mean counts.
+    """
+    return np.asarray(np.clip(seen[:, 1:].mean(axis=0, keepdims=True), LEAST_SEEN, 1), np.float32)
 
 
-def voted_boxes(boxes: Boxes, voters: Boxes, scores: Floats, overlap: float, power: float = POWER) -> Boxes:
+def suppress(regions: Regions, overlap: float, threshold: float, top: int | None = None) -> Candidates:
+    """Return what the threshold and non-maximum suppression, class by class, leave (R-CNN).
+
+    overlap: IoU above which the worse of two regions goes; threshold: least score; top: at most so many a class.
+    """
+    rows, columns = nms_per_class(regions.boxes, regions.scores, overlap, threshold, top)
+    return Candidates(regions, rows, columns, regions.boxes[rows], np.minimum(regions.scores[rows, columns], 1))
+
+
+def regress(found: Candidates, overlap: float) -> Candidates:
+    """Return the candidates moved by the deltas of their class, and suppressed once more.
+
+    As `rcnn_test_bbox_regressor.m` does: after non-maximum suppression, as boxes that stood apart may now be one. The
+    scores stay those of the unmoved regions. Boxes of which nothing lies in the picture are left out.
+    """
+    moved = found.regions.moved(found.rows, found.columns)
+    shown = ((moved[:, 2:] - moved[:, :2]) > 0).all(axis=1)
+    left = [np.zeros(0, np.int64)]
+    for column in np.unique(found.columns):
+        own = np.flatnonzero(shown & (found.columns == column))
+        left.append(own[nms_per_class(moved[own], found.scores[own, None], overlap)[0]])
+    return replace(found, boxes=moved).select(np.sort(np.concatenate(left)))
+
+
+def vote(found: Candidates, overlap: float, power: float = VOTE_POWER) -> Candidates:
+    """Return the candidates, each at the mean of all regions that found the same thing, as its class sees them.
+
+    Those count that overlap it by IoU `overlap` or more, weighed by score ** power, the suppressed among them. A box
+    without such regions, or with such of score 0, stays. Source: arXiv:1505.01749, section 5 (there: IoU 0.5).
+    """
+    regions, voted = found.regions, found.boxes.copy()
+    every = np.arange(len(regions.boxes))
+    for column in np.unique(found.columns).tolist():
+        own = found.columns == column
+        voters = regions.moved(every, np.full(len(every), column))
+        voted[own] = voted_boxes(found.boxes[own], voters, regions.scores[:, column], overlap, power)
+    return replace(found, boxes=voted)
+
+
+def voted_boxes(boxes: Boxes, voters: Boxes, scores: Floats, overlap: float, power: float = VOTE_POWER) -> Boxes:
     """Return each box as the mean of the voters that overlap it by IoU `overlap` or more, weighed by score ** power.
 
-    Shapes: boxes [K, 4], those that non-maximum suppression left of one class; voters [N, 4] and scores [N] of the same
-    class, those suppressed among them -> float32 [K, 4]. A box without voters, or with such of score 0, stays.
-    Source: arXiv:1505.01749, section 5 (there: IoU 0.5).
+    Shapes: boxes [K, 4]; voters [N, 4] and scores [N] of the same class -> float32 [K, 4].
     """
     weights = np.where(iou(boxes, voters) >= overlap, np.asarray(scores, np.float64) ** power, 0)  # [K, N]
     total = weights.sum(axis=1, keepdims=True)
@@ -75,43 +162,18 @@ def voted_boxes(boxes: Boxes, voters: Boxes, scores: Floats, overlap: float, pow
     return np.asarray(np.where(total > 0, sums / np.where(total > 0, total, 1), boxes), np.float32)
 
 
-def vote_per_class(
-    boxes: Boxes, columns: Indices, voters: Callable[[int], Boxes], scores: Floats, overlap: float, power: float = POWER
-) -> Boxes:
-    """Return the boxes of all classes, each voted on by the boxes that its class has.
+def soften(found: Candidates, overlap: float, threshold: float) -> Candidates:
+    """Return the candidates, the scores of those that lie on a better one of their class lowered.
 
-    Shapes: boxes [K, 4] of the classes `columns` [K]; voters: class -> [N, 4]; scores [N, C] -> float32 [K, 4].
+    Votes move boxes of a class onto each other that suppression had told apart. The factor is 1 - IoU, with the largest
+    IoU, of `overlap` or more, that a box has with any better one; of equal scores the first is the better. It is one of
+    the networks' part of the score, and so has that part's power (`Regions.power`). Those that fall below `threshold`
+    are left out. Source: linear Soft-NMS, arXiv:1704.04503, which multiplies the factors of all better boxes.
     """
-    voted = boxes.copy()
-    for column in np.unique(columns).tolist():
-        own = columns == column
-        voted[own] = voted_boxes(boxes[own], voters(column), scores[:, column], overlap, power)
-    return voted
-
-
-def softened_per_class(boxes: Boxes, scores: Floats, columns: Indices, overlap: float, power: float = 1) -> Floats:
-    """Return the scores, those of boxes that overlap a better one of their class by `overlap` or more lowered.
-
-    The factor is (1 - IoU) ** power, with the largest IoU that the box has with any better one; of equal scores the
-    first is the better. Shapes: boxes [K, 4], scores [K], columns [K], the class of each -> float32 [K].
-    Source: linear Soft-NMS, arXiv:1704.04503, which multiplies the factors of all better boxes.
-    """
-    found = np.array(scores, np.float32)
-    for column in np.unique(columns).tolist():
-        own = np.flatnonzero(columns == column)
-        own = own[descending(scores[own])]
-        largest = np.tril(iou(boxes[own], boxes[own]), -1).max(axis=1, initial=0)  # [K], with the better ones
-        found[own] *= np.where(largest >= overlap, (1 - largest) ** np.float32(power), np.float32(1))
-    return found
-
-
-LEAST_SEEN = 0.01  # that a picture says of a class: no class goes for it alone
-
-
-def in_context(scores: Scores, seen: Scores, share: float) -> Scores:
-    """Return scores [N, 1 + classes] as scores^(1 - share) * seen^share: geometric means with what the picture says.
-
-    seen: scores [P, 1 + classes] of views of the picture, whose mean counts, from `LEAST_SEEN`; share: 0..1, 0: none.
-    """
-    whole = np.clip(seen.mean(axis=0), LEAST_SEEN, 1)
-    return np.asarray(scores ** np.float32(1 - share) * whole ** np.float32(share), np.float32)
+    scores = np.array(found.scores, np.float32)
+    for column in np.unique(found.columns).tolist():
+        own = np.flatnonzero(found.columns == column)
+        own = own[descending(found.scores[own])]
+        largest = np.tril(iou(found.boxes[own], found.boxes[own]), -1).max(axis=1, initial=0)  # with the better ones
+        scores[own] *= np.where(largest >= overlap, (1 - largest) ** np.float32(found.regions.power), np.float32(1))
+    return replace(found, scores=scores).select(scores >= threshold)

@@ -22,7 +22,7 @@ from detector.export import check_target
 from detector.model import Model, file_digest, find_model
 from detector.networks.layers import has_lrn
 from detector.runtimes.base import Crops
-from detector.weights import load_weights, model_metadata, sorted_metadata
+from detector.weights import file_bytes, load_weights
 from proposals.console import Console, Parser, UsageError, run
 from proposals.files import NewFile
 
@@ -148,10 +148,7 @@ def quantized_file(
     intervals = calibrate(model, crops, advance)
     arrays = {name: array for name, array in weights.arrays.items() if not name.endswith(".range")}
     arrays |= {f"{name}.range": interval for name, interval in intervals.items()}
-    from safetensors.numpy import save
-
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return sorted_metadata(save(whole, model_metadata(model) | notes))
+    return file_bytes(arrays, model.to_metadata() | notes)
 
 
 def compare(quantized: Model, source: Model, crops: Crops) -> Agreement:

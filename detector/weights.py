@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from detector.classes import IMAGENET_CLASSES
-from detector.model import BOXES, OPTIONAL, SOFTMAX, Array, Model
+from detector.model import BOXES, Array, Model, Spec, digest_of
 from detector.networks.layers import convolutions
 from proposals.files import write_bytes_atomic
 
@@ -47,26 +47,41 @@ class Weights:
 def load_weights(model: Model) -> Weights:
     """Return the weights of a model, read from its file and checked against its sha256 and its network's shapes.
 
+    A file is read once for all models that are loaded from it one after another; `forget` lets it go.
     Raises: OSError when the file cannot be read; ValueError when it is damaged or does not fit the network.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     _ = model.layers  # raises for a network that has no weights file
     path = Path(model.file)
-    content = path.read_bytes()
-    if model.sha256 and hashlib.sha256(content).hexdigest() != model.sha256:
+    digest = digest_of(path)
+    if model.sha256 and digest != model.sha256:
         raise ValueError(
             f"{path}: damaged or truncated (its sha256 is not the recorded one); install the package again"
         )
+    arrays = _arrays(path, digest)
+    check_arrays(model, arrays)
+    return Weights(arrays)
+
+
+@lru_cache(maxsize=2)
+def _arrays(path: Path, digest: str) -> Mapping[str, npt.NDArray[Any]]:
+    """Return the arrays of a file; `digest`: another one is another file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
     try:
-        arrays = load(content)
+        arrays = load(path.read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
     except KeyError as error:  # numpy has no such type
         raise ValueError(f"{path}: holds arrays of type {error}; save them as float32 or float16") from None
-    check_arrays(model, arrays)
-    return Weights(arrays)
+    for array in arrays.values():
+        array.flags.writeable = False
+    return MappingProxyType(arrays)
+
+
+def forget() -> None:
+    """Let go of the files that `load_weights` keeps for the next model."""
+    _arrays.cache_clear()
 
 
 def check_arrays(model: Model, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -85,7 +100,7 @@ def check_arrays(model: Model, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
             wanted["range"] = (2,)
         for part, shape in wanted.items():
             _check(model, f"{conv.name}.{part}", arrays.get(f"{conv.name}.{part}"), shape)
-    if model.boxes:
+    if model.has_box_regression:
         moves = 4 * (model.classes - 1)
         for part, shape in (("weight", (moves, model.classifier.inputs)), ("bias", (moves,))):
             _check(model, f"{BOXES}.{part}", arrays.get(f"{BOXES}.{part}"), shape)
@@ -109,62 +124,24 @@ def _check(model: Model, name: str, found: npt.NDArray[np.generic] | None, shape
         raise ValueError(f"{path}: {name} is an empty interval; train or convert it again")
 
 
-def save_weights(
-    path: str | Path,
-    arrays: Mapping[str, npt.NDArray[Any]],
-    *,
-    network: str,
-    size: int,
-    mean: float,
-    scale: float,
-    sharpness: float = 0.0,
-    classes: int = IMAGENET_CLASSES,
-    width: float = 1.0,
-    norm: str = "lrn",
-    class_names: tuple[str, ...] = (),
-    members: int = 1,
-    head: str = SOFTMAX,
-) -> Model:
+def save_weights(path: str | Path, arrays: Mapping[str, npt.NDArray[Any]], spec: Spec) -> Model:
     """Write a weights file that `find_model` takes, whole or not at all; return its model.
 
     arrays: NAME.weight [out, in, height, width] and NAME.bias [out] of each convolution, float32 or float16, batch
-    norm folded in, and where there is a box regression bbox.weight and bbox.bias; the other arguments as the fields of
-    `Model`. Raises: ValueError, before anything is written, for arrays that do not fit the network; OSError when the
-    file cannot be written.
+    norm folded in, and where there is a box regression bbox.weight and bbox.bias. Raises: ValueError, before anything
+    is written, for arrays that do not fit the network; OSError when the file cannot be written.
     """
-    from safetensors.numpy import save
-
-    path = Path(path)
-    quantized = any(key.endswith(".range") for key in arrays)
-    model = Model(
-        name=path.stem,
-        network=network,
-        file=str(path),
-        sha256="",
-        size=size,
-        mean=mean,
-        scale=scale,
-        sharpness=sharpness,
-        quantized=quantized,
-        about=str(path),
-        classes=classes,
-        width=width,
-        norm=norm,
-        class_names=class_names,
-        members=members,
-        head=head,
-        boxes=f"{BOXES}.weight" in arrays,
-    )
+    model = Model.of_file(Path(path), spec, arrays)
     check_arrays(model, arrays)
-    content = save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, model_metadata(model))
-    write_bytes_atomic(path, sorted_metadata(content))
+    write_bytes_atomic(Path(path), file_bytes(arrays, spec.to_metadata()))
     return model
 
 
-def model_metadata(model: Model) -> dict[str, str]:
-    """Return what a weights file says of its model; `find_model` reads it."""
-    fields = {key: str(getattr(model, key)) for key in ("network", "size", "mean", "scale", *OPTIONAL)}
-    return fields | {"class_names": json.dumps(model.class_names)}
+def file_bytes(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file. The same arrays and metadata give the same bytes."""
+    from safetensors.numpy import save
+
+    return sorted_metadata(save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, dict(metadata)))
 
 
 def sorted_metadata(content: bytes) -> bytes:

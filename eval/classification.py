@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detector.datasets.ground_truth import Doubles, Longs
-from detector.ensemble import check_heads
+from detector.ensemble import check_members
 from detector.model import Model, find_model
 from detector.options import DetectOptions
 from detector.runtimes.base import CPU_BATCH, DET, IMAGENET, Crops, Scores
@@ -255,7 +255,7 @@ def _load(args: argparse.Namespace) -> list[Member]:
             raise UsageError(f"--model {error}") from None
         models.append(replace(model, size=o.crop_size or model.size, sharpness=args.sharpness))
         members.append(load_classifier(models[-1], o.runtime, o.device, o.precision, o.batch_size, args.classes))
-    check_heads(models)
+    check_members(models)
     return members
 
 

@@ -1,11 +1,21 @@
-"""What every test shares: a cache of compiled networks of its own, so that no test writes the user's ~/.cache."""
+"""What every test shares: a cache of compiled networks of its own, so that no test writes the user's ~/.cache; and the
+detector as it ships with what it made of the samples, loaded once.
+"""
 
+from __future__ import annotations
+
+import functools
 import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from detector.detector import Detector, Trace
 
 VARIABLE = "XDG_CACHE_HOME"
 CACHE = pytest.StashKey[tuple[str, str | None]]()  # (folder of this run, the value before it)
@@ -38,3 +48,20 @@ def interrupts_arrive():
     """Take SIGINT as usual, also where the tests run in the background of a shell, which ignores it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def detector() -> Detector:
+    """The detector with the default options. Tests must not change it; see `with_options` of test_detector.py."""
+    from detector.detector import Detector
+
+    return Detector()
+
+
+@pytest.fixture(scope="session")
+def trace(detector: Detector) -> Callable[[str], Trace]:
+    """What the default detector made of a sample, made once."""
+    from detector.samples import sample_path
+    from proposals.images import read_image
+
+    return functools.cache(lambda name: detector.trace(read_image(sample_path(name))))

@@ -168,7 +168,7 @@ def detect_options(args: argparse.Namespace) -> DetectOptions:
             except (OSError, ValueError) as error:
                 place = f"--{option}" if getattr(args, option) is not None else f"{args.config}: {option}"
                 raise UsageError(f"{place} {error}") from None
-            if options.bbox and option == "model" and not model.boxes:
+            if options.bbox and option == "model" and not model.has_box_regression:
                 cure = "train one with python -m detector.train bbox"
                 raise UsageError(f"--bbox: {name} has no box regression; {cure}")
     if options.proposals != "ss":

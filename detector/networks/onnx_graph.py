@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from detector.model import SVM, Model
-from detector.networks.torch_module import ConvReLU, margin_scores
+from detector.model import Model
+from detector.networks.torch_module import ConvReLU, Scorer
 from detector.weights import Weights
 
 if TYPE_CHECKING:
@@ -27,38 +27,6 @@ if TYPE_CHECKING:
 
 OPSET = 18  # ONNX 1.13 (2022); the first that torch's exporter writes without a conversion
 CROPS, SCORES = "crops", "scores"
-
-
-class Scorer(nn.Module):
-    """Crops to scores: normalisation, network, standardised logits, softmax, and the sum over the classes' leaves.
-
-    Of a model with SVMs: normalisation, network, and the sigmoids of their margins.
-    """
-
-    leaves: Tensor
-
-    def __init__(self, model: Model, network: nn.Module, leaves: npt.NDArray[np.float32] | None) -> None:
-        """leaves: [outputs of the network, 1 + classes], or None where the outputs are the classes already."""
-        super().__init__()
-        self.network = network.eval()
-        self.mean, self.factor, self.sharpness = model.mean, 1 / model.scale, model.sharpness
-        self.sums, self.margins = leaves is not None, model.head == SVM
-        self.register_buffer("leaves", torch.from_numpy(leaves) if leaves is not None else torch.zeros(0))
-
-    def forward(self, crops: Tensor) -> Tensor:
-        """Uint8 [B, size, size, 3] -> float32 [B, 1 + classes]."""
-        x = (crops.permute(0, 3, 1, 2).float() - self.mean) * self.factor
-        logits = self.network(x)
-        if logits.dim() == 4:
-            logits = logits.squeeze(3).squeeze(2)
-        if self.margins:
-            return margin_scores(logits)
-        if self.sharpness:
-            centred = logits - logits.mean(dim=1, keepdim=True)
-            deviation = (centred * centred).mean(dim=1, keepdim=True).sqrt()
-            logits = centred * (self.sharpness / deviation)
-        scores: Tensor = logits.softmax(dim=1)
-        return scores @ self.leaves if self.sums else scores
 
 
 def onnx_scores_model(

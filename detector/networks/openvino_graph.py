@@ -122,13 +122,13 @@ def scores_model(
     leaves: npt.NDArray[np.float32] | None,
     batch: int,
     int8: bool = False,
-    targets: bool = False,
+    deltas: bool = False,
 ) -> ov.Model:
     """Return the graph `uint8 [batch, size, size, 3] -> float32 [batch, 1 + classes]`.
 
     leaves: [outputs of the network, 1 + classes], the matrix that adds softmax scores into classes, None to leave
     them as they are (the output is then [batch, outputs of the network]); int8: quantize to the intervals that the
-    weights file holds; targets: those of the box regression, [batch, 4 classes], as a second output (float also in an
+    weights file holds; deltas: those of the box regression, [batch, 4 classes], as a second output (float also in an
     8-bit graph).
     """
     crops, build = _input(model, batch), _Builder(weights, int8)
@@ -137,10 +137,10 @@ def scores_model(
     if leaves is not None:
         scores = ops.matmul(scores, ops.constant(leaves), False, False)
     results = [ops.result(scores, name="scores")]
-    if targets:
+    if deltas:
         rows = ops.reshape(pooled, ops.constant(np.array([batch, -1], np.int64)), special_zero=False)
         moves = ops.matmul(rows, ops.constant(weights.kernel(BOXES)), False, True)
-        results.append(ops.result(ops.add(moves, ops.constant(weights.bias(BOXES)[None])), name="targets"))
+        results.append(ops.result(ops.add(moves, ops.constant(weights.bias(BOXES)[None])), name="deltas"))
     return ov.Model(results, [crops], "scores")
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from detector.model import BOXES
+from detector.model import BOXES, SVM, Model
 from detector.networks.googlenet import DROPOUT
 from detector.networks.layers import (
     LRN,
@@ -122,8 +122,8 @@ def copy_into(part: ConvReLU, weights: Weights) -> None:
     part.conv.bias.copy_(torch.from_numpy(weights.bias(part.source)))
 
 
-def with_targets(network: nn.Module, weights: Weights) -> None:
-    """Let the classifier of `network` give the targets of the box regression too: its outputs [1 + C + 4 C].
+def with_deltas(network: nn.Module, weights: Weights) -> None:
+    """Let the classifier of `network` give the deltas of the box regression too: its outputs [1 + C + 4 C].
 
     Both are linear in the same features, so that one convolution makes them.
     """
@@ -142,10 +142,55 @@ def with_targets(network: nn.Module, weights: Weights) -> None:
 def margin_scores(margins: Tensor) -> Tensor:
     """Return the scores [N, 1 + C] of SVMs: the sigmoid of each margin, and as background's 1 less the largest.
 
-    margins: [N, 1 + C], column 0 being of no account.
+    margins: [N, 1 + C], of which column 0 is not read.
     """
     scores = margins[:, 1:].sigmoid()
     return torch.cat([1 - scores.amax(dim=1, keepdim=True), scores], dim=1)
+
+
+class Scorer(nn.Module):
+    """Crops to scores: normalisation, network, standardised logits, softmax, and the sum over the classes' leaves.
+
+    Of a model with SVMs: normalisation, network, and the sigmoids of their margins. Behind the scores stand the deltas
+    of a network that `with_deltas` has widened.
+    """
+
+    leaves: Tensor
+
+    def __init__(
+        self, model: Model, network: nn.Module, leaves: npt.NDArray[np.float32] | None, deltas: bool = False
+    ) -> None:
+        """leaves: [outputs of the network, 1 + classes], or None where the outputs are the classes already."""
+        super().__init__()
+        self.network = network.eval()
+        self.mean, self.factor, self.sharpness = model.mean, 1 / model.scale, model.sharpness
+        self.outputs = model.classes if deltas else 0  # 0: all are scores
+        self.sums, self.margins = leaves is not None, model.head == SVM
+        self.register_buffer("leaves", torch.from_numpy(leaves) if leaves is not None else torch.zeros(0))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Uint8 [B, size, size, 3] -> float32 [B, 1 + classes (+ 4 classes)]."""
+        return self.scores(self.network(self.normalised(crops)))
+
+    def normalised(self, crops: Tensor) -> Tensor:
+        """Uint8 [B, size, size, 3] -> float32 [B, 3, size, size]."""
+        return (crops.permute(0, 3, 1, 2).float() - self.mean) * self.factor
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """The network's output [B, outputs, 1, 1] or [B, outputs] -> float32 [B, 1 + classes (+ 4 classes)]."""
+        rows = rows.flatten(1).float()
+        logits = rows[:, : self.outputs] if self.outputs else rows
+        if self.margins:
+            scores = margin_scores(logits)
+        else:
+            if self.sharpness:
+                centred = logits - logits.mean(dim=1, keepdim=True)
+                deviation = (centred * centred).mean(dim=1, keepdim=True).sqrt()
+                logits = centred * (self.sharpness / deviation)
+            scores = logits.softmax(dim=1)
+        if self.sums:
+            scores = scores @ self.leaves
+        return torch.cat([scores, rows[:, self.outputs :]], dim=1) if self.outputs else scores
 
 
 CLASSIFIER_STD = 0.01  # of a classifier's initial weights

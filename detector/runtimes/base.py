@@ -1,9 +1,9 @@
-"""What every runtime is: `uint8 NHWC crops -> float32 scores`, and what it is given and gives back."""
+"""What every runtime is: `uint8 NHWC crops -> float32 scores`, and what goes in and comes out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,18 @@ from detector.model import Model
 
 Crops = npt.NDArray[np.uint8]  # [N, size, size, 3] RGB
 Scores = npt.NDArray[np.float32]  # [N, 1 + classes], column 0 is background
-Targets = npt.NDArray[np.float32]  # [N, classes, 4], for proposals.box_coding.apply_targets
+Deltas = npt.NDArray[np.float32]  # [N, classes, 4]: where the box regression moves a region (R-CNN, appendix C)
 WriteCrops = Callable[[int, int, Crops], object]  # (start, stop, out): puts crops start..stop into out
 
 CPU_BATCH = 8  # crops at a time on a CPU where nobody asks otherwise: the fastest measured
 DET, IMAGENET = "det", "imagenet"  # what scores are of: background and the 200 detection classes, or ImageNet's 1,000
+
+
+class Outputs(NamedTuple):
+    """What a network makes of N crops; deltas: None for a network that was loaded without them."""
+
+    scores: Scores
+    deltas: Deltas | None
 
 
 class Classifier(Protocol):
@@ -33,19 +40,28 @@ class Classifier(Protocol):
         """Return the scores of `crops` [N, size, size, 3] -> [N, 1 + classes]; N may be 0."""
         ...
 
-    def score(self, count: int, write: WriteCrops) -> Scores:
+    def score(self, count: int, write: WriteCrops) -> Outputs:
         """Return the scores of `count` crops that `write` makes where the network wants them, a batch at a time.
 
         So the crops of a picture need not all be there at once, and are made while the network works.
         """
         ...
 
-    def score_and_targets(self, count: int, write: WriteCrops) -> tuple[Scores, Targets]:
-        """Return what `score` does, and the targets of the box regression; for networks loaded with targets."""
-        ...
-
     def describe(self) -> str:
         """Return in one line what runs where."""
+        ...
+
+
+class Features(Protocol):
+    """The first layers of a network; `shapes`: (C, H, W) of each cut's features, then (outputs,) of the scores."""
+
+    model: Model
+    precision: str
+    shapes: tuple[tuple[int, ...], ...]
+    shape: tuple[int, ...]  # the first of them
+
+    def run(self, count: int, write: WriteCrops, *rows: npt.NDArray[np.floating]) -> None:
+        """Fill `rows`, an array [count, *shape] for each of `shapes`, from `count` crops that `write` makes."""
         ...
 
 

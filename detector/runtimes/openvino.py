@@ -13,7 +13,7 @@ import openvino as ov
 from detector.model import Model, file_digest
 from detector.networks.layers import has_lrn
 from detector.networks.openvino_graph import features_model, scores_model
-from detector.runtimes.base import CPU_BATCH, DET, Crops, Scores, Targets, WriteCrops, summed_leaves
+from detector.runtimes.base import CPU_BATCH, DET, Crops, Outputs, Scores, WriteCrops, summed_leaves
 from detector.runtimes.compiled import compiled_model, core
 from detector.weights import load_weights
 
@@ -34,12 +34,12 @@ class OpenVinoClassifier:
         batch_size: int = 8,
         classes: str = DET,
         streams: int = 0,
-        targets: bool = False,
+        deltas: bool = False,
     ) -> None:
         """Compile the model, or fetch it compiled from the cache.
 
         streams: batches that are worked on at the same time, which share the cores; 0 for as many as suit the machine;
-        targets: make those of the box regression too.
+        deltas: make those of the box regression too.
         precision `auto`: int8 where the weights were trained for it, else bf16 where the CPU has it, else f32.
         Raises: OSError when the weights cannot be read, ValueError when they are damaged or lack what int8 needs.
         """
@@ -48,24 +48,18 @@ class OpenVinoClassifier:
         self.precision = precision
         self.batch_size = batch_size
         leaves = summed_leaves(classes, model)
-        self._compiled = _compile(model, precision, batch_size, leaves, streams, targets)
+        self._compiled = _compile(model, precision, batch_size, leaves, streams, deltas)
         self._requests = Requests(self._compiled)
 
     def __call__(self, crops: Crops) -> Scores:
         """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]; [N, 1000] with classes imagenet."""
-        return self.score(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop]))
+        return self.score(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop])).scores
 
-    def score(self, count: int, write: WriteCrops) -> Scores:
+    def score(self, count: int, write: WriteCrops) -> Outputs:
         """Return the scores of `count` crops that `write` puts into the input of the network, a batch at a time."""
-        scores = np.empty((count, *self._requests.shapes[0]), np.float32)
-        self._requests.run(count, write, [scores])
-        return scores
-
-    def score_and_targets(self, count: int, write: WriteCrops) -> tuple[Scores, Targets]:
-        """Return what `score` does, and the targets [N, classes, 4]; for a model loaded with targets."""
-        rows = [np.empty((count, *shape), np.float32) for shape in self._requests.shapes]
+        scores, *rest = rows = [np.empty((count, *shape), np.float32) for shape in self._requests.shapes]
         self._requests.run(count, write, rows)
-        return rows[0], rows[1].reshape(count, self.model.classes - 1, 4)
+        return Outputs(scores, rest[0].reshape(count, self.model.classes - 1, 4) if rest else None)
 
     def describe(self) -> str:
         """Return in one line what runs where."""
@@ -128,7 +122,7 @@ def _compile(
     batch_size: int,
     leaves: npt.NDArray[np.float32] | None,
     streams: int = 0,
-    targets: bool = False,
+    deltas: bool = False,
 ) -> ov.CompiledModel:
     """Return the compiled model, from the cache where it is there and whole."""
     options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
@@ -139,10 +133,10 @@ def _compile(
     if streams:
         options["NUM_STREAMS"] = str(streams)
     layers = model.layers  # raises for a network that only torch has
-    form = leaves is None, targets
+    form = leaves is None, deltas
 
     def graph() -> ov.Model:
-        return scores_model(model, load_weights(model), leaves, batch_size, precision == "int8", targets)
+        return scores_model(model, load_weights(model), leaves, batch_size, precision == "int8", deltas)
 
     try:
         return compiled_model(graph, options, layers, model, file_digest(model), precision, batch_size, form)

@@ -4,20 +4,60 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from detector.model import SVM, Model
-from detector.networks.torch_module import load_into, margin_scores, torch_network, with_targets
-from detector.runtimes.base import DET, Crops, Scores, Targets, WriteCrops, summed_leaves
+from detector.model import Model
+from detector.networks.layers import cost
+from detector.networks.torch_module import Scorer, load_into, torch_network, with_deltas
+from detector.runtimes.base import CPU_BATCH, DET, Crops, Outputs, Scores, WriteCrops, summed_leaves
 from detector.weights import load_weights
+
+CUDA_BATCH = 256  # crops at a time on a GPU where nobody asks otherwise
 
 # torchvision's GoogLeNet takes ImageNet-normalised input and, with `transform_input`, turns it into (x - 0.5) / 0.5
 # itself; without it, the input (pixel - 127.5) / 127.5 is the same thing (torchvision/models/googlenet.py).
+
+
+class _Device:
+    """Where a network runs, in what precision, and how many crops at a time."""
+
+    def __init__(self, device: str, precision: str, batch_size: int) -> None:
+        """precision auto: f32 on the CPU, bf16 on CUDA. Raises: ValueError without CUDA, or for another precision."""
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("torch finds no CUDA device here; use --device cpu")
+        if precision == "auto":
+            precision = "bf16" if device == "cuda" else "f32"
+        if precision not in ("f32", "bf16"):
+            raise ValueError(f"the torch runtime has precision f32 and bf16, not '{precision}'; use --runtime openvino")
+        self.device, self.precision = torch.device(device), precision
+        self.batch_size = batch_size or (CUDA_BATCH if device == "cuda" else CPU_BATCH)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def crops(self, count: int, size: int, write: WriteCrops, start: int) -> Tensor:
+        """Return the crops from `start` on, a batch at most, on the device: uint8 [B, size, size, 3].
+
+        On CUDA they go over from pinned memory, so that the next ones are cut while the GPU works on these.
+        """
+        stop = min(start + self.batch_size, count)
+        cuda = self.device.type == "cuda"
+        crops = torch.empty((stop - start, size, size, 3), dtype=torch.uint8, pin_memory=cuda)
+        write(start, stop, crops.numpy())
+        return crops.to(self.device, non_blocking=True)
+
+    def out_of_memory(self) -> ValueError:
+        return ValueError(f"the GPU's memory does not hold {self.batch_size} crops; give a smaller --batch-size")
+
+    def __str__(self) -> str:
+        return torch.cuda.get_device_name() if self.device.type == "cuda" else "the CPU"
 
 
 class TorchClassifier:
@@ -28,90 +68,112 @@ class TorchClassifier:
         model: Model,
         device: str = "cpu",
         precision: str = "auto",
-        batch_size: int = 8,
+        batch_size: int = 0,
         classes: str = DET,
         network: nn.Module | None = None,
-        targets: bool = False,
+        deltas: bool = False,
+        compiled: bool = False,
     ) -> None:
         """Build the module and move it to `device` (cpu or cuda); precision auto: f32 on the CPU, bf16 on CUDA.
 
-        network: a module in place of the one that `model` names, copied; one in training, or of random weights;
-        targets: make those of the box regression too.
+        batch_size: crops at a time, 0 for 8 on the CPU and 256 on CUDA; network: a module in place of the one that
+        `model` names, copied; one in training, or of random weights; deltas: make those of the box regression too;
+        compiled: through torch.compile, which takes minutes.
         Raises: ValueError without CUDA, for a precision that there is not, or damaged weights.
         """
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("torch finds no CUDA device here; use --device cpu")
-        if precision == "auto":
-            precision = "bf16" if device == "cuda" else "f32"
-        if precision not in ("f32", "bf16"):
-            raise ValueError(f"the torch runtime has precision f32 and bf16, not '{precision}'; use --runtime openvino")
-        self.model = model
-        self.device = torch.device(device)
-        self.precision = precision
-        self.batch_size = batch_size
+        self._on = _Device(device, precision, batch_size)
+        self.model, self.precision, self.batch_size = model, self._on.precision, self._on.batch_size
         network = load_network(model) if network is None else copy.deepcopy(network)
-        if targets:
-            with_targets(network, load_weights(model))
-        self._network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+        if deltas:
+            with_deltas(network, load_weights(model))
         leaves = summed_leaves(classes, model)
-        self._leaves = None if leaves is None else torch.from_numpy(leaves).to(self.device)
-        self._scores_end = model.classes if leaves is None else leaves.shape[1]  # columns of a row that are scores
-        self._outputs = self._scores_end + (4 * (model.classes - 1) if targets else 0)  # behind them, targets
+        self._scores = model.classes if leaves is None else leaves.shape[1]  # columns of a row; behind them, deltas
+        self._columns = self._scores + (4 * (model.classes - 1) if deltas else 0)
+        self._scorer = Scorer(model, network, leaves, deltas).to(self._on.device).to(memory_format=torch.channels_last)
+        if compiled:
+            self._scorer.network.compile()
 
     def __call__(self, crops: Crops) -> Scores:
         """Return the scores [N, 1 + classes] of `crops` uint8 [N, size, size, 3]; [N, 1000] with classes imagenet."""
-        return self.score(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop]))
-
-    def score(self, count: int, write: WriteCrops) -> Scores:
-        """Return the scores of `count` crops that `write` makes, a batch at a time."""
-        return self._rows(count, write)[:, : self._scores_end]
-
-    def score_and_targets(self, count: int, write: WriteCrops) -> tuple[Scores, Targets]:
-        """Return what `score` does, and the targets [N, classes, 4]; for a model loaded with targets."""
-        return self._split(self._rows(count, write))
-
-    def _split(self, rows: Scores) -> tuple[Scores, Targets]:
-        end = self._scores_end
-        return rows[:, :end], rows[:, end:].reshape(len(rows), self.model.classes - 1, 4)
+        return self.score(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop])).scores
 
     @torch.inference_mode()
-    def _rows(self, count: int, write: WriteCrops) -> Scores:
-        """Return scores, and targets behind them, of `count` crops that `write` makes: [N, outputs]."""
-        rows = np.empty((count, self._outputs), np.float32)
-        for start in range(0, count, self.batch_size):
-            batch = np.empty((min(self.batch_size, count - start), *[self.model.size] * 2, 3), np.uint8)
-            write(start, start + len(batch), batch)
-            rows[start : start + len(batch)] = self._scores(torch.from_numpy(batch)).cpu().numpy()
-        return rows
+    def score(self, count: int, write: WriteCrops) -> Outputs:
+        """Return the scores of `count` crops that `write` makes, a batch at a time, and the deltas if it has them.
 
-    def _input(self, batch: Tensor) -> Tensor:
-        """Return what the network takes: uint8 [N, size, size, 3] -> float32 [N, 3, size, size], channels last."""
-        x = batch.to(self.device).permute(0, 3, 1, 2).float()
-        return (x - self.model.mean) / self.model.scale
-
-    def _autocast(self) -> torch.autocast:
-        # without its cache of converted weights, which a recorded CUDA graph must not hold
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
-
-    def _scores(self, batch: Tensor) -> Tensor:
-        with self._autocast():
-            logits: Tensor = self._network(self._input(batch))
-        rows = logits.flatten(1).float()
-        logits, targets = rows[:, : self.model.classes], rows[:, self.model.classes :]
-        if self.model.sharpness:
-            logits = logits * (self.model.sharpness / logits.std(dim=1, correction=0, keepdim=True))
-        scores = margin_scores(logits) if self.model.head == SVM else logits.softmax(dim=1)
-        if self._leaves is not None:
-            scores = scores @ self._leaves
-        return torch.cat([scores, targets], dim=1) if targets.shape[1] else scores
+        Raises: ValueError where the memory of the GPU does not hold a batch.
+        """
+        rows = torch.empty((count, self._columns), device=self._on.device)
+        try:
+            for start in range(0, count, self.batch_size):
+                crops = self._on.crops(count, self.model.size, write, start)
+                with self._on.autocast():
+                    outputs = self._scorer.network(self._scorer.normalised(crops))
+                rows[start : start + len(crops)] = self._scorer.scores(outputs)
+        except torch.OutOfMemoryError:
+            raise self._on.out_of_memory() from None
+        found = rows.cpu().numpy()
+        if self._columns == self._scores:
+            return Outputs(found, None)
+        deltas = found[:, self._scores :].reshape(count, self.model.classes - 1, 4)
+        return Outputs(found[:, : self._scores], deltas)
 
     def describe(self) -> str:
         """Return in one line what runs where."""
-        where = torch.cuda.get_device_name() if self.device.type == "cuda" else "the CPU"
         return (
-            f"{self.model.name} at {self.model.size} px, torch {torch.__version__} on {where}, {self.precision}, "
+            f"{self.model.name} at {self.model.size} px, torch {torch.__version__} on {self._on}, {self.precision}, "
             f"batches of {self.batch_size}"
         )
+
+
+class TorchFeatures:
+    """The first layers of `model`, as `detector.runtimes.openvino.OpenVinoFeatures`, on the CPU or on CUDA."""
+
+    def __init__(
+        self,
+        model: Model,
+        cut: int | Sequence[int],
+        device: str = "cpu",
+        precision: str = "auto",
+        scores: bool = False,
+        batch_size: int = 0,
+    ) -> None:
+        """cut: one or several numbers of layers; scores: compute the network's own softmax scores too.
+
+        Raises: ValueError without CUDA, for a precision that there is not, or damaged weights.
+        """
+        self._on = _Device(device, precision, batch_size)
+        self.model, self.precision = model, self._on.precision
+        self._cuts = (cut,) if isinstance(cut, int) else tuple(cut)
+        grid = 3, model.size, model.size
+        self.shapes: tuple[tuple[int, ...], ...] = tuple(cost(model.layers[:end], grid).output for end in self._cuts)
+        self.shape = self.shapes[0]
+        if scores:
+            self.shapes = (*self.shapes, (model.classes,))
+        scorer = Scorer(model, load_network(model), None)
+        self._scorer = scorer.to(self._on.device).to(memory_format=torch.channels_last)
+        self._with_scores = scores
+
+    @torch.inference_mode()
+    def run(self, count: int, write: WriteCrops, *rows: npt.NDArray[np.floating]) -> None:
+        """Fill `rows` from `count` crops that `write` makes: features [count, C, H, W] of each cut, then scores."""
+        parts = list(self._scorer.network.children())
+        for start in range(0, count, self._on.batch_size):
+            crops = self._on.crops(count, self.model.size, write, start)
+            found: list[Tensor] = []
+            with self._on.autocast():
+                x = self._scorer.normalised(crops)
+                for first, last in zip((0, *self._cuts), self._cuts, strict=False):
+                    for part in parts[first:last]:
+                        x = part(x)
+                    found.append(x)
+                if self._with_scores:
+                    for part in parts[self._cuts[-1] :]:
+                        x = part(x)
+            if self._with_scores:
+                found.append(self._scorer.scores(x))
+            for target, values in zip(rows, found, strict=True):
+                target[start : start + len(crops)] = values.float().cpu().numpy()
 
 
 def load_network(model: Model) -> nn.Module:

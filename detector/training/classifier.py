@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detector.classes import IMAGENET_CLASSES
-from detector.model import TRAINED, find_model
+from detector.model import TRAINED, Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.torch_module import TrainingNetwork, fold, start_from, training_network
@@ -192,14 +192,16 @@ class ClassifierTask:
         model = save_weights(
             folder.path / TRAINED,
             arrays,
-            network=o.network,
-            size=o.size,
-            mean=o.mean,
-            scale=o.scale,
-            classes=self.classes,
-            class_names=self.images.class_names if self.first else (),
-            width=o.width if o.network == "googlenet" else 1.0,
-            norm=o.norm if o.network == "googlenet" else "lrn",
+            Spec(
+                network=o.network,
+                size=o.size,
+                mean=o.mean,
+                scale=o.scale,
+                classes=self.classes,
+                class_names=self.images.class_names if self.first else (),
+                width=o.width if o.network == "googlenet" else 1.0,
+                norm=o.norm if o.network == "googlenet" else "lrn",
+            ),
         )
         return Path(model.file)
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from detector.classes import BACKGROUND, det_classes
 from detector.datasets.ground_truth import Longs
-from detector.model import SVM, TRAINED, Model, find_model
+from detector.model import SVM, TRAINED, Model, Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import Conv, Layer, convolutions, cut_after
@@ -211,14 +211,16 @@ class FinetuneTask:
         model = save_weights(
             folder.path / TRAINED,
             arrays,
-            network=self.model.network,
-            size=self.model.size,
-            mean=self.model.mean,
-            scale=self.model.scale,
-            classes=self.outputs,
-            width=self.model.width,
-            norm=self.model.norm,
-            class_names=self.pool.class_names if self.o.classes == "own" else (),
+            Spec(
+                network=self.model.network,
+                size=self.model.size,
+                mean=self.model.mean,
+                scale=self.model.scale,
+                classes=self.outputs,
+                width=self.model.width,
+                norm=self.model.norm,
+                class_names=self.pool.class_names if self.o.classes == "own" else (),
+            ),
         )
         return Path(model.file)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from detector.classes import BACKGROUND
 from detector.datasets.class_maps import AMBIGUOUS
-from detector.model import BOXES, SVM, Model
+from detector.model import BOXES, SVM, Model, Spec
 from detector.networks.layers import cut_after, layer_name
 from detector.training.box_regression import train_box_regressor
 from detector.training.features import FeatureCache, fill_cache
@@ -113,15 +113,17 @@ def train_head(
     save_weights(
         out,
         arrays,
-        network=model.network,
-        size=model.size,
-        mean=model.mean,
-        scale=model.scale,
-        sharpness=0.0 if svm else model.sharpness,
-        classes=1 + classes,
-        width=model.width,
-        norm=model.norm,
-        class_names=class_names if o.classes == "own" else (),
-        head=SVM if svm else model.head,
+        Spec(
+            network=model.network,
+            size=model.size,
+            mean=model.mean,
+            scale=model.scale,
+            sharpness=0.0 if svm else model.sharpness,
+            classes=1 + classes,
+            width=model.width,
+            norm=model.norm,
+            class_names=class_names if o.classes == "own" else (),
+            head=SVM if svm else model.head,
+        ),
     )
     return told

@@ -15,12 +15,9 @@ from safetensors.numpy import load_file
 from detector.cli.detect import main as detect
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
-from detector.ensemble import score_regions
-from detector.model import Model, find_model
+from detector.model import Model, Spec, find_model
 from detector.options import DetectOptions
-from detector.postprocess import moved_boxes, suppressed_again, voted_boxes
-from detector.runtimes.cuda_crops import upload, warp_on_device
-from detector.runtimes.cuda_runtime import CudaClassifier
+from detector.postprocess import Regions, voted_boxes
 from detector.runtimes.load import load_classifier
 from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
 from detector.runtimes.torch import TorchClassifier
@@ -62,9 +59,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arrays[f"{HEAD}.weight"] = rng.normal(0, 0.15, (1 + C, 2048, 1, 1)).astype(np.float32)
     arrays[f"{HEAD}.bias"] = rng.normal(0, 0.1, 1 + C).astype(np.float32)
     save_weights(
-        root / "start.safetensors", arrays, network="inception_v3", size=SIZE, mean=shipped.mean, scale=shipped.scale,
-        classes=1 + C, sharpness=4.0,
-    )  # fmt: skip
+        root / "start.safetensors",
+        arrays,
+        Spec(
+            network="inception_v3",
+            size=SIZE,
+            mean=shipped.mean,
+            scale=shipped.scale,
+            classes=1 + C,
+            sharpness=4.0,
+        ),
+    )
     truth = read_dataset(SAMPLES / "annotations.json")
     rows = []
     for index, path in enumerate(truth.paths):
@@ -100,7 +105,7 @@ def crops(folder: Path, model: Model) -> np.ndarray:
     return warp(read_image(SAMPLES / "horses.jpg"), boxes, SIZE, model.fill)
 
 
-def expected_targets(model: Model, crops: np.ndarray) -> np.ndarray:
+def expected_deltas(model: Model, crops: np.ndarray) -> np.ndarray:
     """The file's regression of each class on the pooled features in f32: [N, C, 4]."""
     network = OpenVinoFeatures(model, len(model.layers) - 1, "f32")
     features = np.empty((len(crops), *network.shape), np.float32)
@@ -111,11 +116,11 @@ def expected_targets(model: Model, crops: np.ndarray) -> np.ndarray:
 
 
 def given(run, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return run.score_and_targets(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop]))
+    return run.score(len(crops), lambda start, stop, out: np.copyto(out, crops[start:stop]))
 
 
 def test_the_file_has_the_regression_beside_what_it_had(folder: Path, model: Model):
-    assert (model.boxes, model.head, model.sharpness, model.outputs) == (True, "softmax", 4.0, "det")
+    assert (model.has_box_regression, model.head, model.sharpness, model.outputs) == (True, "softmax", 4.0, "det")
     new, old = load_file(model.file), load_file(folder / "start.safetensors")
     assert set(new) == set(old) | {"bbox.weight", "bbox.bias"}
     for name, array in old.items():
@@ -134,38 +139,25 @@ def test_the_file_has_the_regression_beside_what_it_had(folder: Path, model: Mod
     np.testing.assert_array_equal(new["bbox.bias"], regression.bias.reshape(-1))
 
 
-def test_every_runtime_gives_the_same_targets_and_the_scores_it_gave(model: Model, crops: np.ndarray):
-    expected = expected_targets(model, crops)
+def test_every_runtime_gives_the_same_deltas_and_the_scores_it_gave(model: Model, crops: np.ndarray):
+    expected = expected_deltas(model, crops)
     assert np.abs(expected).max() > 0.02
     plain = OpenVinoClassifier(model, "f32")
-    with_targets = OpenVinoClassifier(model, "f32", targets=True)
+    with_deltas = OpenVinoClassifier(model, "f32", deltas=True)
     runs = (
-        with_targets,
-        TorchClassifier(model, targets=True),
-        CudaClassifier(model, "f32", 4, device="cpu", targets=True),
+        with_deltas,
+        TorchClassifier(model, deltas=True),
     )
     for run in runs:
-        scores, targets = given(run, crops)
-        assert targets.shape == (len(crops), C, 4)
-        np.testing.assert_allclose(targets, expected, atol=1e-4)
+        scores, deltas = given(run, crops)
+        assert deltas.shape == (len(crops), C, 4)
+        np.testing.assert_allclose(deltas, expected, atol=1e-4)
         np.testing.assert_allclose(scores, plain(crops), atol=1e-4)
         np.testing.assert_array_equal(run(crops), scores)
         none = given(run, crops[:0])
         assert none[0].shape == (0, 1 + C) and none[1].shape == (0, C, 4)
-    _, eight_bits = given(OpenVinoClassifier(model, "int8", targets=True), crops)
+    _, eight_bits = given(OpenVinoClassifier(model, "int8", deltas=True), crops)
     assert 0 < np.abs(eight_bits - expected).max() < 0.05
-
-
-def test_regions_scored_on_the_device_are_those_of_the_crops(model: Model):
-    image = read_image(SAMPLES / "horses.jpg")[:200, :300].copy()
-    boxes = as_boxes([[10, 20, 150, 180], [0, 0, 300, 200], [100, 50, 290, 120]])
-    cuda = CudaClassifier(model, "f32", 4, device="cpu", targets=True)
-    found = score_regions([cuda], image, boxes, None, targets=True)
-    crops = warp_on_device(upload(image, cuda.device), boxes, SIZE, model.fill).numpy()
-    scores, targets = given(cuda, crops)
-    np.testing.assert_allclose(found.scores, scores, atol=1e-5)
-    np.testing.assert_allclose(found.targets, targets, atol=1e-5)
-    np.testing.assert_array_equal(cuda.score_regions(image, boxes), found.scores)
 
 
 def survivors(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
@@ -178,7 +170,7 @@ def survivors(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[i
 
 
 def by_hand(
-    boxes: np.ndarray, scores: np.ndarray, targets: np.ndarray, o: DetectOptions, size: tuple[int, int]
+    boxes: np.ndarray, scores: np.ndarray, deltas: np.ndarray, o: DetectOptions, size: tuple[int, int]
 ) -> list[tuple[int, float, np.ndarray]]:
     """Return (label, score, box) of R-CNN's test with box regression, class after class and box after box."""
     found = []
@@ -188,7 +180,7 @@ def by_hand(
         moved = np.zeros((len(rows), 4))
         for place, i in enumerate(rows):
             x1, y1, x2, y2 = boxes[i].astype(float)
-            tx, ty, tw, th = targets[i, label - 1].astype(float)
+            tx, ty, tw, th = deltas[i, label - 1].astype(float)
             x, y = (x1 + x2) / 2 + tx * (x2 - x1), (y1 + y2) / 2 + ty * (y2 - y1)
             w, h = (x2 - x1) * np.exp(tw), (y2 - y1) * np.exp(th)
             moved[place] = np.clip([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 0, [*size, *size])
@@ -217,9 +209,9 @@ def test_detections_are_moved_as_r_cnn_does(options: DetectOptions, model: Model
     trace = detector.trace(image)
     size = (image.shape[1], image.shape[0])
     crops = warp(image, trace.proposals.boxes, SIZE, model.fill)
-    assert trace.targets is not None and "boxes moved by regression" in detector.describe()
-    np.testing.assert_allclose(trace.targets, expected_targets(model, crops), atol=1e-4)
-    expected = by_hand(trace.proposals.boxes, trace.scores, trace.targets, options, size)
+    assert trace.deltas is not None and "boxes moved by regression" in detector.describe()
+    np.testing.assert_allclose(trace.deltas, expected_deltas(model, crops), atol=1e-4)
+    expected = by_hand(trace.proposals.boxes, trace.scores, trace.deltas, options, size)
     expected.sort(key=lambda row: (-row[1], row[0]))
     found = trace.detections
     assert len(found) == len(expected) > 30
@@ -228,15 +220,16 @@ def test_detections_are_moved_as_r_cnn_does(options: DetectOptions, model: Model
     np.testing.assert_allclose(found.scores[order], [row[1] for row in expected], rtol=1e-6)
     np.testing.assert_allclose(found.boxes[order], [row[2] for row in expected], atol=2e-3)
     detector.options = replace(options, vote=0.5)  # the votes are those of the moved boxes
-    voted = detector.suppress(image, trace.proposals, trace.scores, trace.targets)
+    voted = detector.suppress(image, trace.proposals, trace.scores, trace.deltas)
     assert (voted.labels[0], voted.scores[0]) == (found.labels[0], found.scores[0])  # the best one loses nothing
     column = int(found.labels[0]) - 1
-    voters = moved_boxes(trace.proposals.boxes, trace.targets, np.full(len(trace.proposals), column), size)
+    regions = Regions(trace.proposals.boxes, trace.scores[:, 1:], trace.proposals.sources, size, trace.deltas)
+    voters = regions.moved(np.arange(len(trace.proposals)), np.full(len(trace.proposals), column))
     votes = voted_boxes(found.boxes[:1], voters, trace.scores[:, column + 1], 0.5)
     np.testing.assert_array_equal(voted.boxes[0], votes[0])
     assert voted.boxes[0].tolist() != found.boxes[0].tolist()
     still = Detector(replace(options, bbox=False)).trace(image)
-    assert still.targets is None
+    assert still.deltas is None
     np.testing.assert_allclose(still.scores, trace.scores, atol=1e-5)
     moved = [not (trace.proposals.boxes == box).all(axis=1).any() for box in found.boxes]
     assert 0 < sum(moved) < len(found)  # those of classes without a regression stay
@@ -263,11 +256,11 @@ def test_the_command_takes_the_flag_and_the_key(
 def test_only_the_first_of_an_ensemble_tells_where_boxes_go(options: DetectOptions, folder: Path):
     start = str(folder / "start.safetensors")
     image = read_image(SAMPLES / "horses.jpg")[:200, :260].copy()
-    pair = Detector(replace(options, ensemble=start, cascade=0, ss_boxes=20))
+    pair = Detector(replace(options, ensemble=start, ss_boxes=20))
     alone = Detector(replace(options, ss_boxes=20))
     both, one = pair.trace(image), alone.trace(image)
-    assert both.targets is not None and one.targets is not None
-    np.testing.assert_allclose(both.targets, one.targets, atol=1e-6)
+    assert both.deltas is not None and one.deltas is not None
+    np.testing.assert_allclose(both.deltas, one.deltas, atol=1e-6)
     np.testing.assert_allclose(both.scores, one.scores, atol=1e-5)  # the same classifier
 
 
@@ -280,22 +273,4 @@ def test_models_without_a_regression_are_refused(folder: Path, capsys: pytest.Ca
         with pytest.raises(ValueError, match="has no box regression; train one"):
             Detector(DetectOptions(model=name, bbox=True))
     with pytest.raises(ValueError, match="has no box regression"):
-        load_classifier(find_model("inception_v3"), "torch", "cpu", "f32", 0, targets=True)
-
-
-def test_boxes_are_moved_by_their_own_class_and_clipped():
-    boxes = as_boxes([[10, 10, 30, 50], [10, 10, 30, 50], [80, 60, 100, 80]])
-    targets = np.zeros((3, 2, 4), np.float32)
-    targets[0, 1] = [0.5, -0.25, 0, np.log(2)]  # centre (20, 30) to (30, 20), sides 20 x 40 to 20 x 80
-    targets[2, 0] = [0.5, 0, np.log(3), 0]  # centre (90, 70) to (100, 70), sides 20 to 60 x 20
-    found = moved_boxes(boxes, targets, np.array([1, 0, 0]), (110, 90))
-    np.testing.assert_allclose(found, [[20, 0, 40, 60], [10, 10, 30, 50], [70, 60, 110, 80]], atol=1e-4)
-    assert moved_boxes(boxes[:0], targets[:0], np.zeros(0, np.int64), (110, 90)).shape == (0, 4)
-
-
-def test_what_has_become_one_is_suppressed_class_by_class():
-    boxes = as_boxes([[0, 0, 10, 10], [0, 0, 10, 11], [0, 0, 10, 10], [5, 5, 5, 9], [20, 0, 30, 10]])
-    scores = np.array([0.5, 0.9, 0.4, 0.8, 0.1], np.float32)
-    assert suppressed_again(boxes, scores, np.array([1, 1, 0, 1, 1]), 0.3).tolist() == [1, 2, 4]
-    assert suppressed_again(boxes, scores, np.array([1, 1, 1, 0, 1]), 0.95).tolist() == [0, 1, 4]
-    assert suppressed_again(boxes[:0], scores[:0], np.zeros(0, np.int64), 0.3).tolist() == []
+        load_classifier(find_model("inception_v3"), "torch", "cpu", "f32", 0, deltas=True)

@@ -10,7 +10,7 @@ import pytest
 from detector import export
 from detector.agreement import Agreement, agreement
 from detector.export import check, export_checked, main, run_file
-from detector.model import find_model
+from detector.model import Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
 from detector.runtimes.compiled import core
@@ -33,7 +33,7 @@ def small_googlenet(path, classes, norm="lrn", ranges=False):
         if ranges and c.relu:
             arrays[f"{c.name}.range"] = np.array([0, 6], np.float32)
     return save_weights(
-        path, arrays, network="googlenet", size=SIZE, mean=117, scale=60, classes=classes, width=0.1, norm=norm
+        path, arrays, Spec(network="googlenet", size=SIZE, mean=117, scale=60, classes=classes, width=0.1, norm=norm)
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detector.join import check_shared, join, main, shared_arrays
-from detector.model import Model, find_model
+from detector.model import Model, Spec, find_model
 from detector.networks.inception_v3 import INCEPTION_V3, SHARED, inception_v3
 from detector.networks.layers import convolutions, cut_after
 from detector.runtimes.openvino import OpenVinoClassifier
@@ -62,7 +62,7 @@ def trained(seed: int, classes: int = 4, retrained: tuple[str, ...] = ()) -> Arr
 
 def saved(path: Path, arrays: Arrays, **changes: object) -> Model:
     values = {"network": "inception_v3", "size": SIZE, "mean": 128.0, "scale": 128.0, "classes": 4}
-    return save_weights(path, arrays, **(values | {"class_names": NAMES} | changes))  # type: ignore[arg-type]
+    return save_weights(path, arrays, Spec(**(values | {"class_names": NAMES} | changes)))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

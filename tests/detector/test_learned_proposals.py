@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from detector.cli.detect import main
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
-from detector.model import Model, file_digest, find_model
+from detector.model import Model, Spec, file_digest, find_model
 from detector.multibox import (
     MULTIBOX_FILE,
     MultiBox,
@@ -59,13 +59,15 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return save_weights(
         path,
         fold(network),
-        network="googlenet",
-        size=SIZE,
-        mean=128.0,
-        scale=64.0,
-        width=0.25,
-        norm="batch",
-        classes=201,
+        Spec(
+            network="googlenet",
+            size=SIZE,
+            mean=128.0,
+            scale=64.0,
+            width=0.25,
+            norm="batch",
+            classes=201,
+        ),
     )
 
 
@@ -205,7 +207,7 @@ def test_a_trunk_that_is_gone_or_another_one_now(trunk: Model, heads: MultiBoxHe
     arrays = dict(load_weights(trunk).arrays)
     arrays["conv1/7x7_s2.bias"] = arrays["conv1/7x7_s2.bias"] + 1
     save_weights(
-        other, arrays, network="googlenet", size=SIZE, mean=128, scale=64, width=0.25, norm="batch", classes=201
+        other, arrays, Spec(network="googlenet", size=SIZE, mean=128, scale=64, width=0.25, norm="batch", classes=201)
     )
     with pytest.raises(ValueError, match=r"was trained on another .*other.safetensors"):
         load_multibox(tmp_path / "m.safetensors")

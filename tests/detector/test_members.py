@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from detector import export
 from detector.export import export_checked
 from detector.join import eight_bits
-from detector.model import Model, find_model
+from detector.model import Model, Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import INCEPTION_V3, SHARED, inception_v3
 from detector.networks.layers import (
@@ -84,13 +84,15 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return save_weights(
         path,
         arrays,
-        network="inception_v3",
-        size=SIZE,
-        mean=shipped.mean,
-        scale=shipped.scale,
-        classes=4,
-        class_names=NAMES,
-        members=2,
+        Spec(
+            network="inception_v3",
+            size=SIZE,
+            mean=shipped.mean,
+            scale=shipped.scale,
+            classes=4,
+            class_names=NAMES,
+            members=2,
+        ),
     )
 
 
@@ -234,8 +236,8 @@ def test_the_file_says_how_many_members_it_has(ensemble: Model):
     [
         ({"members": "0"}, "bad.safetensors: an ensemble has members 0 and up, not -1 of 0"),
         ({"members": "-2"}, "bad.safetensors: an ensemble has members 0 and up, not -1 of -2"),
-        ({"members": "two"}, "bad.safetensors: a number of its metadata is none"),
-        ({"members": "1.5"}, "bad.safetensors: a number of its metadata is none"),
+        ({"members": "two"}, "bad.safetensors: members of its metadata is 'two', not a whole number"),
+        ({"members": "1.5"}, "bad.safetensors: members of its metadata is '1.5', not a whole number"),
         (
             {"members": "2", "network": "googlenet"},
             "bad.safetensors: only inception_v3 has members that share their first layers",
@@ -299,7 +301,7 @@ def test_8_bit_weights_need_a_scale_for_each_channel(tmp_path: Path, scale: np.n
         arrays[f"{conv.name}.scale"] = np.ones(conv.outputs, np.float32)
     options = {"network": "googlenet", "size": 96, "mean": 128.0, "scale": 128.0, "classes": 3, "width": 0.25}
     path = tmp_path / "x.safetensors"
-    model = save_weights(path, arrays, **options, norm="batch", class_names=("a", "b"))  # type: ignore[arg-type]
+    model = save_weights(path, arrays, Spec(**options, norm="batch", class_names=("a", "b")))  # type: ignore[arg-type]
     np.testing.assert_array_equal(load_weights(model).kernel("conv1/7x7_s2"), 1)
     del arrays["conv1/7x7_s2.scale"]
     if scale is not None:

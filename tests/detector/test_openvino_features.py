@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detector.classes import leaf_matrix
-from detector.model import Model
+from detector.model import Model, Spec
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions, cut_after
 from detector.networks.openvino_graph import ends_model, features_model
@@ -30,9 +30,9 @@ def small(path: Path, classes: int, seed: int, sharpness: float = 0.0) -> Model:
     network.convolutions()[-1].conv.weight.data.mul_(20)
     arrays = fold(network)
     options = {"size": SIZE, "mean": 128.0, "scale": 64.0, "width": 0.25, "norm": "batch", "sharpness": sharpness}
-    floats = save_weights(path, arrays, network="googlenet", classes=classes, **options)  # type: ignore[arg-type]
+    floats = save_weights(path, arrays, Spec(network="googlenet", classes=classes, **options))  # type: ignore[arg-type]
     intervals = {f"{name}.range": interval for name, interval in calibrate(floats, noise(4, seed=9)).items()}
-    return save_weights(path, arrays | intervals, network="googlenet", classes=classes, **options)  # type: ignore[arg-type]
+    return save_weights(path, arrays | intervals, Spec(network="googlenet", classes=classes, **options))  # type: ignore[arg-type]
 
 
 def noise(count: int, seed: int = 0) -> Crops:
@@ -205,7 +205,7 @@ def test_the_ends_of_several_networks(model: Model, crops: Crops, tmp_path: Path
         arrays = dict(load_weights(own).arrays)
         arrays |= {key: value for key, value in trunk.items() if key.rpartition(".")[0] in shared}
         options = {"size": SIZE, "mean": 128.0, "scale": 64.0, "width": 0.25, "norm": "batch", "classes": classes}
-        ends.append(save_weights(own.file, arrays, network="googlenet", **options))  # type: ignore[arg-type]
+        ends.append(save_weights(own.file, arrays, Spec(network="googlenet", **options)))  # type: ignore[arg-type]
     graph = ends_model(model, cut_of(model), [(ends[0], None), (ends[1], leaf_matrix())], 4, int8)
     requests = Requests(core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
     assert requests.shapes == ((201,), (201,))

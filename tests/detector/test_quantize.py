@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
 from detector.agreement import picture_paths, proposal_crops
-from detector.model import find_model
+from detector.model import Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
 from detector.networks.torch_module import fold, training_network
@@ -36,7 +36,7 @@ def model(tmp_path_factory):
         arrays[f"{c.name}.bias"] = (0.05 * rng.standard_normal(c.outputs)).astype(np.float32)
     path = tmp_path_factory.mktemp("model") / "float.safetensors"
     return save_weights(
-        path, arrays, network="googlenet", size=SIZE, mean=117, scale=60, classes=201, width=0.1, norm="batch"
+        path, arrays, Spec(network="googlenet", size=SIZE, mean=117, scale=60, classes=201, width=0.1, norm="batch")
     )
 
 
@@ -197,11 +197,11 @@ def test_eight_bits_and_local_response_normalisation_are_refused(tmp_path: Path)
     network = training_network(googlenet(201, "lrn", 0.1), seed=0)
     about = {"network": "googlenet", "size": 96, "mean": 128.0, "scale": 128.0, "classes": 201, "width": 0.1}
     arrays = fold(network)
-    model = save_weights(tmp_path / "lrn.safetensors", arrays, **about, norm="lrn")
+    model = save_weights(tmp_path / "lrn.safetensors", arrays, Spec(**about, norm="lrn"))
     with pytest.raises(ValueError, match="8-bit runs with LRN are not reliable; train it with norm batch"):
         quantized_file(model, np.zeros((1, 96, 96, 3), np.uint8), {})
     ranges = {f"{c.name}.range": np.array([0, 1], np.float32) for c in convolutions(model.layers) if c.relu}
-    marked = save_weights(tmp_path / "marked.safetensors", arrays | ranges, **about, norm="lrn")
+    marked = save_weights(tmp_path / "marked.safetensors", arrays | ranges, Spec(**about, norm="lrn"))
     with pytest.raises(ValueError, match="not reliable; use bf16, or norm batch"):
         OpenVinoClassifier(marked, "int8")
     assert OpenVinoClassifier(marked).precision != "int8"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.model import find_model
+from detector.model import Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import LRN, Auxiliary, AvgPool, Conv, GlobalAvgPool, MaxPool
@@ -106,7 +106,7 @@ def test_openvino_equals_torch(tmp_path, monkeypatch, options, size):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     shape = {key: value for key, value in options.items() if key != "class_names"}
     arrays = fold(disturb(training_network(googlenet(**shape))))
-    model = save_weights(tmp_path / "net.safetensors", arrays, network="googlenet", size=size, **INPUT, **options)
+    model = save_weights(tmp_path / "net.safetensors", arrays, Spec(network="googlenet", size=size, **INPUT, **options))
     crops = np.random.default_rng(2).integers(0, 256, (3, size, size, 3), np.uint8)
     found = OpenVinoClassifier(find_model(model.file), "f32", batch_size=2)(crops)
     wanted = TorchClassifier(model, batch_size=2)(crops)
@@ -119,8 +119,8 @@ def test_fp16_weights_give_nearly_the_same_scores(tmp_path):
     layers = googlenet(201, "batch", 0.5)
     arrays = {name: array.astype(np.float16) for name, array in fold(disturb(training_network(layers))).items()}
     options = {"network": "googlenet", "size": 96, **INPUT, "classes": 201, "width": 0.5, "norm": "batch"}
-    half = save_weights(tmp_path / "half.safetensors", arrays, **options)
-    full = save_weights(tmp_path / "full.safetensors", fold(disturb(training_network(layers))), **options)
+    half = save_weights(tmp_path / "half.safetensors", arrays, Spec(**options))
+    full = save_weights(tmp_path / "full.safetensors", fold(disturb(training_network(layers))), Spec(**options))
     crops = np.random.default_rng(2).integers(0, 256, (2, 96, 96, 3), np.uint8)
     found, wanted = TorchClassifier(half)(crops), TorchClassifier(full)(crops)
     assert 0 < np.abs(found - wanted).max() < 0.01

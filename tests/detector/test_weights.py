@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,12 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
 from detector.classes import det_names
-from detector.model import describe_models, find_model, model_names, split_size
+from detector.model import Spec, describe_models, file_digest, find_model, model_names, split_name
 from detector.multibox import shipped_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import inception_v3
 from detector.networks.layers import convolutions
-from detector.weights import Weights, load_weights, save_weights
+from detector.weights import Weights, forget, load_weights, save_weights
 
 SHIPPED = find_model("inception_v3")
 OWN = {"network": "inception_v3", "size": "128", "mean": "127.5", "scale": "127.5"}
@@ -79,7 +79,7 @@ def test_a_file_of_the_users_describes_itself(tmp_path, arrays):
     ("metadata", "message"),
     [
         ({}, "its metadata lacks 'size'; not a weights file of this project"),
-        (OWN | {"size": "big"}, "a number of its metadata is none"),
+        (OWN | {"size": "big"}, "size of its metadata is 'big', not a whole number"),
         (OWN | {"network": "vgg"}, "unknown network 'vgg'; there are inception_v3, googlenet"),
         (OWN | {"network": "torchvision_googlenet"}, "unknown network 'torchvision_googlenet'"),
         (OWN | {"size": "20"}, r"crops must have 75\.\.640 px, not 20"),
@@ -87,17 +87,18 @@ def test_a_file_of_the_users_describes_itself(tmp_path, arrays):
         (OWN | {"mean": "nan"}, r"mean must lie in 0\.\.255"),
         (OWN | {"sharpness": "nan"}, "sharpness not below 0"),
         (OWN | {"sharpness": "-1"}, "sharpness not below 0"),
-        (OWN | {"classes": "many"}, "a number of its metadata is none"),
+        (OWN | {"classes": "many"}, "classes of its metadata is 'many', not a whole number"),
         (OWN | {"classes": "21"}, "21 outputs are neither ImageNet's 1000 nor .* name the others in class_names"),
         (OWN | {"classes": "-3"}, "-3 outputs are neither"),
         (OWN | {"classes": "3", "class_names": '["cat"]'}, "3 outputs are background and 2 classes.* has 1 different"),
         (OWN | {"classes": "3", "class_names": '["cat", "cat"]'}, "each with a name of its own"),
         (OWN | {"classes": "3", "class_names": '["cat", ""]'}, "each with a name of its own"),
-        (OWN | {"class_names": "cat, dog"}, "class_names of its metadata must be a JSON list of names"),
-        (OWN | {"class_names": "[1, 2]"}, "class_names of its metadata must be a JSON list of names"),
+        (OWN | {"class_names": "cat, dog"}, "class_names of its metadata is 'cat, dog', not a JSON list of names"),
+        (OWN | {"class_names": "[1, 2]"}, r"class_names of its metadata is '\[1, 2\]', not a JSON list of names"),
+        (OWN | {"cascade": "2"}, r"cascade must lie in 0\.\.1, got 2\.0"),
         (OWN | {"width": "2"}, "width and norm are GoogLeNet's; inception_v3 has none"),
         (OWN | {"norm": "batch"}, "width and norm are GoogLeNet's; inception_v3 has none"),
-        (GOOGLENET | {"width": "wide"}, "a number of its metadata is none"),
+        (GOOGLENET | {"width": "wide"}, "width of its metadata is 'wide', not a number"),
         (GOOGLENET | {"width": "nan"}, "odd.safetensors: GoogLeNet's width must lie above 0"),
         (GOOGLENET | {"norm": "group"}, "odd.safetensors: GoogLeNet's norm must be lrn or batch, not 'group'"),
     ],
@@ -179,13 +180,15 @@ def test_a_file_of_ours_is_read_as_it_was_saved(tmp_path):
     saved = save_weights(
         path,
         arrays,
-        network="googlenet",
-        **INPUT,
-        sharpness=0.5,
-        classes=3,
-        width=0.25,
-        norm="batch",
-        class_names=names,
+        Spec(
+            network="googlenet",
+            **INPUT,
+            sharpness=0.5,
+            classes=3,
+            width=0.25,
+            norm="batch",
+            class_names=names,
+        ),
     )
     model = find_model(str(path))
     assert model == saved and model.layers == googlenet(3, "batch", 0.25) and not model.quantized
@@ -233,21 +236,23 @@ def test_nothing_is_written_that_could_not_be_read(tmp_path):
     path = tmp_path / "new.safetensors"
     arrays = random_arrays(googlenet(201, width=0.25))
     with pytest.raises(ValueError, match=r"new.safetensors: conv1/7x7_s2.weight has shape"):
-        save_weights(path, arrays, network="googlenet", **INPUT, classes=201)
+        save_weights(path, arrays, Spec(network="googlenet", **INPUT, classes=201))
     with pytest.raises(ValueError, match="crops must have"):
-        save_weights(path, arrays, network="googlenet", **INPUT | {"size": 7}, classes=201, width=0.25)
+        save_weights(path, arrays, Spec(network="googlenet", **INPUT | {"size": 7}, classes=201, width=0.25))
     arrays["conv2/3x3.bias"][0] = np.inf
     with pytest.raises(ValueError, match=r"conv2/3x3.bias has a value that is not a finite number"):
-        save_weights(path, arrays, network="googlenet", **INPUT, classes=201, width=0.25)
+        save_weights(path, arrays, Spec(network="googlenet", **INPUT, classes=201, width=0.25))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(OSError, match="cannot write"):
         save_weights(
             tmp_path / "no" / "x.safetensors",
             random_arrays(googlenet(201, width=0.25)),
-            network="googlenet",
-            **INPUT,
-            classes=201,
-            width=0.25,
+            Spec(
+                network="googlenet",
+                **INPUT,
+                classes=201,
+                width=0.25,
+            ),
         )
 
 
@@ -256,11 +261,13 @@ def test_the_metadata_are_plain_text_for_other_readers(tmp_path):
     save_weights(
         path,
         random_arrays(googlenet(2, width=0.25)),
-        network="googlenet",
-        **INPUT,
-        classes=2,
-        width=0.25,
-        class_names=("cat",),
+        Spec(
+            network="googlenet",
+            **INPUT,
+            classes=2,
+            width=0.25,
+            class_names=("cat",),
+        ),
     )
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
@@ -276,7 +283,49 @@ def test_the_metadata_are_plain_text_for_other_readers(tmp_path):
         "norm": "lrn",
         "members": "1",
         "head": "softmax",
+        "cascade": "0.0",
     }
+
+
+def test_every_field_is_written_and_read():
+    """A field that is added to `Spec` is, without a word elsewhere."""
+    odd = Spec(
+        network="inception_v3",
+        size=96,
+        mean=120.0,
+        scale=60.0,
+        classes=3,
+        class_names=("a", "b"),
+        members=2,
+        cascade=0.5,
+    )
+    other = Spec(network="googlenet", size=96, mean=1.0, scale=2.0, sharpness=0.5, width=0.5, norm="batch")
+    margins = Spec(network="googlenet", size=96, mean=1.0, scale=2.0, classes=201, head="svm")
+    assert all(Spec.from_metadata(spec.to_metadata()) == spec for spec in (odd, other, margins))
+    plain = Spec(network="inception_v3", size=160, mean=128.0, scale=128.0)
+    for name in (field.name for field in fields(Spec)):
+        assert any(getattr(spec, name) != getattr(plain, name) for spec in (odd, other, margins)), name
+
+
+def test_a_file_is_hashed_and_read_once_for_all_its_networks(tmp_path, monkeypatch):
+    """And again when it has changed."""
+    path = tmp_path / "net.safetensors"
+    arrays = random_arrays(googlenet(201, width=0.25))
+    save_weights(path, arrays, Spec(network="googlenet", **INPUT, classes=201, width=0.25))
+    hashed, read = [], []
+    digest, content = hashlib.file_digest, Path.read_bytes
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: (hashed.append(1), digest(file, kind))[1])
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (read.append(1), content(self))[1])
+    model = find_model(str(path))
+    found = [load_weights(replace(model, size=size)) for size in (96, 128)]
+    assert file_digest(model) == hashlib.sha256(content(path)).hexdigest()
+    assert len(hashed) == len(read) == 1 and found[0].arrays is found[1].arrays
+    arrays["conv1/7x7_s2.bias"] = arrays["conv1/7x7_s2.bias"] + 1
+    save_weights(path, arrays, Spec(network="googlenet", **INPUT, classes=201, width=0.25))
+    np.testing.assert_array_equal(load_weights(model).bias("conv1/7x7_s2"), arrays["conv1/7x7_s2.bias"])
+    assert len(hashed) == len(read) == 2
+    forget()
+    assert load_weights(model).arrays.keys() == arrays.keys() and len(read) == 3
 
 
 def test_the_same_arrays_give_the_same_bytes(tmp_path):
@@ -284,7 +333,7 @@ def test_the_same_arrays_give_the_same_bytes(tmp_path):
     contents = set()
     for i in range(4):
         path = tmp_path / f"{i}.safetensors"
-        save_weights(path, arrays, network="googlenet", **INPUT, classes=201, width=0.25)
+        save_weights(path, arrays, Spec(network="googlenet", **INPUT, classes=201, width=0.25))
         contents.add(path.read_bytes())
     assert len(contents) == 1
 
@@ -315,9 +364,14 @@ def test_class_names_that_cannot_be_told_apart_or_printed(names):
         replace(find_model("inception_v3"), classes=3, class_names=names)
 
 
-def test_a_size_behind_the_name(tmp_path):
-    assert split_size("inception_v3@96") == ("inception_v3", 96)
-    assert split_size("u@h/w.safetensors") == ("u@h/w.safetensors", 0)
-    assert find_model("inception_v3@96").size == 96
+def test_a_size_and_votes_behind_the_name(tmp_path):
+    assert split_name("inception_v3@96") == ("inception_v3", 96, 0)
+    assert split_name("inception_v3@96=2.5") == ("inception_v3", 96, 2.5)
+    assert split_name("u@h/w=s.safetensors=6") == ("u@h/w=s.safetensors", 0, 6)
+    assert split_name("u@h/w.safetensors") == ("u@h/w.safetensors", 0, 0)
+    whole = tmp_path / "a@96=2"
+    whole.write_bytes(b"")
+    assert split_name(str(whole)) == (str(whole), 0, 0)
+    assert (find_model("inception_v3@96").size, find_model("inception_v3@96=6").weight) == (96, 6)
     with pytest.raises(ValueError, match="not 20"):
         find_model("inception_v3@20")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.read import read_dataset
+from detector.model import Spec
 from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
 from detector.samples import samples_folder
@@ -27,7 +28,7 @@ def small_model(path: Path, names: tuple[str, ...] = (), seed: int = 3) -> str:
         "classes": classes,
         "sharpness": 4.0,
     }
-    return save_weights(path, fold(network), network="googlenet", class_names=names, **options).file  # type: ignore[arg-type]
+    return save_weights(path, fold(network), Spec(network="googlenet", class_names=names, **options)).file  # type: ignore[arg-type]
 
 
 def small_detector(path: Path, model: str, ensemble: str = "") -> str:

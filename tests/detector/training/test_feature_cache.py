@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from detector.classes import det_classes
-from detector.model import Model
+from detector.model import Model, Spec
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
 from detector.networks.torch_module import TrainingNetwork, fold, training_network
-from detector.training import feature_cache
+from detector.training import features
 from detector.training.features import FeatureCache, fill_cache, mirrored_rows
 from detector.training.finetune import RegionBatches
 from detector.training.mini_batches import Sampler
@@ -35,7 +35,7 @@ def small_model(path: Path, seed: int = 3) -> tuple[Model, TrainingNetwork]:
     network = training_network(LAYERS, "none", 0.0, seed)
     network.convolutions()[-1].conv.weight.data.mul_(20)
     settings = {"network": "googlenet", "size": SIZE, "mean": 128.0, "scale": 64.0, "width": 0.25, "norm": "batch"}
-    return save_weights(path, fold(network), **settings), network.eval()  # type: ignore[arg-type]
+    return save_weights(path, fold(network), Spec(**settings)), network.eval()  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_features_and_scores_are_those_of_the_torch_network(tmp_path: Path, mode
 
 
 def test_a_stopped_cache_goes_on(tmp_path: Path, model: tuple[Model, TrainingNetwork], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(feature_cache, "SYNC_PICTURES", 1)
+    monkeypatch.setattr(features, "SYNC_PICTURES", 1)
     pool = small_pool()
     filled(tmp_path / "whole", pool, model[0])
     seen: list[int] = []

@@ -19,7 +19,7 @@ import torch
 from detector.classes import det_classes
 from detector.cli.detect import main as detect
 from detector.datasets.read import read_dataset
-from detector.model import Model, find_model
+from detector.model import Model, Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
 from detector.train import main
@@ -57,12 +57,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(
         root / "small.safetensors",
         fold(network),
-        network="googlenet",
-        size=75,
-        mean=128.0,
-        scale=64.0,
-        width=0.25,
-        norm="batch",
+        Spec(
+            network="googlenet",
+            size=75,
+            mean=128.0,
+            scale=64.0,
+            width=0.25,
+            norm="batch",
+        ),
     )
     truth = read_dataset(SAMPLES / "annotations.json")
     rng = np.random.default_rng(0)

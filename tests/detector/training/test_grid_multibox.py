@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from detector.datasets.read import read_dataset
-from detector.model import Model, find_model
+from detector.model import Model, Spec, find_model
 from detector.multibox import MULTIBOX_FILE, MultiBox, load_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import cut_after
@@ -54,13 +54,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(
         root / "small.safetensors",
         fold(training_network(googlenet(201, "batch", 0.25), "none", 0.0, 3)),
-        network="googlenet",
-        size=SIZE,
-        mean=128.0,
-        scale=64.0,
-        width=0.25,
-        norm="batch",
-        classes=201,
+        Spec(
+            network="googlenet",
+            size=SIZE,
+            mean=128.0,
+            scale=64.0,
+            width=0.25,
+            norm="batch",
+            classes=201,
+        ),
     )
     (root / "small.toml").write_text(
         f"""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from detector.datasets.read import read_dataset
-from detector.model import Model, find_model
+from detector.model import Model, Spec, find_model
 from detector.multibox import MULTIBOX_FILE, MultiBox, load_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
@@ -46,13 +46,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_weights(
         root / "small.safetensors",
         fold(training_network(googlenet(201, "batch", 0.25), "none", 0.0, 3)),
-        network="googlenet",
-        size=96,
-        mean=128.0,
-        scale=64.0,
-        width=0.25,
-        norm="batch",
-        classes=201,
+        Spec(
+            network="googlenet",
+            size=96,
+            mean=128.0,
+            scale=64.0,
+            width=0.25,
+            norm="batch",
+            classes=201,
+        ),
     )
     (root / "small.toml").write_text(
         f"""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detector.classes import BACKGROUND
-from detector.model import find_model
+from detector.model import Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import Conv
 from detector.networks.torch_module import ConvReLU, fold, training_network
@@ -155,13 +155,15 @@ def test_export_folds_what_was_fitted_on_the_held_out_regions(tmp_path: Path):
     small = save_weights(
         tmp_path / "small.safetensors",
         fold(network),
-        network="googlenet",
-        size=75,
-        mean=128.0,
-        scale=64.0,
-        width=0.1,
-        norm="batch",
-        classes=201,
+        Spec(
+            network="googlenet",
+            size=75,
+            mean=128.0,
+            scale=64.0,
+            width=0.1,
+            norm="batch",
+            classes=201,
+        ),
     )
     pool = pool_of_samples((2, 6))
     o = FinetuneOptions(steps=1, data=("samples",), model=small.file, held_out=0.5, device="cpu")

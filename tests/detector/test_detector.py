@@ -2,10 +2,8 @@
 
 import copy
 import dataclasses
-import functools
 import json
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +11,21 @@ import pytest
 from PIL import Image
 
 from detector.classes import det_names
-from detector.detector import Detector, Trace
+from detector.detector import Detector
+from detector.model import Spec, find_model
+from detector.networks.googlenet import googlenet
+from detector.networks.torch_module import fold, training_network
 from detector.options import DetectOptions
-from detector.postprocess import softened_per_class, voted_boxes
+from detector.postprocess import Regions, in_context, soften, suppress, vote, voted_boxes, weigh
+from detector.runtimes.load import load_classifier
 from detector.warp import warp
+from detector.weights import save_weights
+from detector.whole_crops import CONTEXT_MODEL, whole_picture
 from proposals.boxes import from_xywh, iou
 from proposals.opencv import selective_search_opencv
 from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-
-
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector(DetectOptions())
-
-
-@pytest.fixture(scope="module")
-def trace(detector) -> Callable[[str], Trace]:
-    """What the detector made of a sample, made once."""
-    return functools.cache(lambda name: detector.trace(picture(name)))
 
 
 def with_options(detector: Detector, **changes: object) -> Detector:
@@ -176,29 +169,50 @@ def test_suppression_by_hand(detector, options, expected):
     assert found.image_size == (100, 50)
 
 
-@pytest.mark.parametrize(("nms", "lost"), [(0.49, 0), (0.5, 1)])
-def test_boxes_of_a_class_vote_on_where_it_is(detector, nms, lost):
+def test_boxes_of_a_class_vote_on_where_it_is(detector):
     """And of boxes that the votes moved onto each other the worse lose score, and leave below the threshold."""
     image, scores = np.zeros((50, 100, 3), np.uint8), scores_of_places()
     plain, voted = (
-        with_options(detector, nms=nms, threshold=0.25, vote=vote).suppress(image, PLACES, scores) for vote in (0, 0.4)
+        with_options(detector, nms=0.5, threshold=0.25, vote=overlap).suppress(image, PLACES, scores)
+        for overlap in (0, 0.4)
     )
-    moved = [
-        voted_boxes(plain.boxes[row : row + 1], PLACES.boxes, scores[:, label], 0.4)[0]
-        for row, label in enumerate(plain.labels.tolist())
-    ]
-    softened = softened_per_class(np.array(moved), plain.scores, plain.labels, nms)  # without objectness
-    expected = sorted(
-        (-float(score), int(label), box.tolist())
-        for score, label, box in zip(softened, plain.labels, moved, strict=True)
-        if score >= 0.25
+    moved = voted_boxes(plain.boxes[:1], PLACES.boxes, scores[:, DOG], 0.4)
+    np.testing.assert_array_equal(voted.boxes[0], moved[0])
+    assert voted.boxes.tolist() != plain.boxes.tolist()
+    assert (np.diff(voted.scores) <= 0).all() and len(voted) == len(plain) - 1
+
+
+def test_the_picture_as_a_whole_weighs_the_classes():
+    """Scores and the loss of boxes that lie on others, by the network's view of the whole picture."""
+    image = picture("chelsea")
+    options = DetectOptions(model="inception_v3@96", proposals="ss", threshold=0.01, context=0.25)
+    inside = Detector(options)
+    proposals = inside.propose(image).top(40)
+    scores = inside.score(image, proposals).scores
+    seen = load_classifier(find_model(CONTEXT_MODEL), "openvino", "cpu", "auto", 4)(whole_picture(image, 299))
+    regions = Regions(proposals.boxes, scores[:, 1:], proposals.sources, (image.shape[1], image.shape[0]))
+    weighed = weigh(regions, in_context(seen), 0.25)
+    found = suppress(weighed, options.nms, options.threshold, options.top)
+    assert weighed.power == 0.75
+    expected = soften(vote(found, options.vote), options.nms, options.threshold).detections(det_names())
+    found = inside.suppress(image, proposals, scores)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+    assert "; scores weighed by inception_v3 of the whole picture to the power 0.25; " in inside.describe()
+    cat = det_names().index("domestic cat")
+    ranks = [(of.max(axis=0) > of[:, cat].max()).sum() for of in (regions.scores, weighed.scores)]
+    assert ranks[1] <= ranks[0]  # the picture shows a cat
+
+
+def test_own_classes_have_no_context(tmp_path: Path):
+    network = training_network(googlenet(3, "batch", 0.25), "batch")
+    spec = Spec(
+        network="googlenet", size=96, mean=128, scale=128, classes=3, width=0.25, norm="batch", class_names=("a", "b")
     )
-    found = sorted(
-        (-float(score), int(label), box.tolist())
-        for score, label, box in zip(voted.scores, voted.labels, voted.boxes, strict=True)
-    )
-    assert found == expected and voted.boxes.tolist() != plain.boxes.tolist()
-    assert (np.diff(voted.scores) <= 0).all() and len(voted) == len(plain) - lost
+    own = save_weights(tmp_path / "own.safetensors", fold(network), spec)
+    with pytest.raises(ValueError, match="has classes of its own, of which inception_v3@299 knows nothing"):
+        Detector(DetectOptions(model=own.file, proposals="ss", context=0.2))
 
 
 def test_suppression_keeps_a_score_of_the_default_threshold_and_none_above_one(detector):
