@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -65,3 +66,26 @@ def trace(detector: Detector) -> Callable[[str], Trace]:
     from proposals.images import read_image
 
     return functools.cache(lambda name: detector.trace(read_image(sample_path(name))))
+
+
+@pytest.fixture(scope="session")
+def small_network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights file of a GoogLeNet of a tenth of the width, for tests in which the network is not the point.
+
+    Its weights are random, the classes those of detection; scores of a region lie about 1/201. Crops have 75 px.
+    """
+    from detector.model import Spec
+    from detector.networks.googlenet import googlenet
+    from detector.networks.layers import convolutions
+    from detector.weights import save_weights
+
+    rng = np.random.default_rng(3)
+    arrays = {}
+    for c in convolutions(googlenet(201, "batch", 0.1)):
+        spread = np.sqrt(2 / (c.inputs * c.kernel[0] * c.kernel[1]))
+        arrays[f"{c.name}.weight"] = (spread * rng.standard_normal((c.outputs, c.inputs, *c.kernel))).astype(np.float32)
+        arrays[f"{c.name}.bias"] = (0.05 * rng.standard_normal(c.outputs)).astype(np.float32)
+    path = tmp_path_factory.mktemp("network") / "small.safetensors"
+    spec = Spec(network="googlenet", size=75, mean=117, scale=60, classes=201, width=0.1, norm="batch")
+    save_weights(path, arrays, spec)
+    return str(path)

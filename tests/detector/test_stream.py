@@ -20,8 +20,8 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 @pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector(DetectOptions(model="fast@75", threshold=0.01))  # the network is not the point
+def detector(small_network: str) -> Detector:
+    return Detector(DetectOptions(model=small_network, proposals="ss", threshold=0.006))
 
 
 @pytest.fixture(scope="module")

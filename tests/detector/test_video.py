@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image as Pillow
 
 from detector import formats
-from detector.cli.detect import main
+from detector.cli import detect
 from detector.detector import Detector
 from detector.formats.readers import from_voc
 from detector.options import DetectOptions
@@ -49,6 +50,19 @@ def damage(path: Path, share: float = 0.5) -> None:
     blank = int(share * len(content))
     content[-blank:] = bytes(blank)
     path.write_bytes(content)
+
+
+QUICK: list[str] = []  # options of a run in which the network is not the point
+
+
+@pytest.fixture(autouse=True)
+def quick(small_network: str) -> None:
+    QUICK[:] = ["--model", small_network, "--proposals", "ss"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `detect` in this process with a small network."""
+    return detect.main([*QUICK, *arguments])
 
 
 @pytest.fixture
@@ -248,7 +262,7 @@ def test_a_video_that_is_not_whole_is_not_passed_off_as_one(tmp_path: Path) -> N
 def test_results_are_those_of_the_detector_on_each_frame(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["a.png", "clip.mp4", "--every", "2", "--threshold", "0.001", "--format", "json", "--out", "out"]) == 0
     out, err = capsys.readouterr()
-    detector = Detector(DetectOptions(threshold=0.001))
+    detector = Detector(DetectOptions(model=QUICK[1], proposals="ss", threshold=0.001))
     frames = list(read_frames("clip.mp4", Path("clip.mp4"), 2, 0, PIXELS))
     expected = [formats.render(detector(frame.image), "json", frame.name, 1) for frame in frames]
     picture, *lines = out.splitlines(keepends=True)
@@ -307,7 +321,7 @@ def test_a_video_alone_that_cannot_be_opened_loads_no_network(clips: Path, capfd
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_video_is_finished(clips: Path, number: int, status: int) -> None:
     make_clip(clips / "long.mp4", 500)
-    command = [sys.executable, "-m", "detector.cli", "long.mp4", "--format", "json", "--out", "out"]
+    command = [sys.executable, "-m", "detector.cli", *QUICK, "long.mp4", "--format", "json", "--out", "out"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stdout is not None
     first = process.stdout.readline() + process.stdout.readline()
@@ -329,7 +343,7 @@ def test_an_end_while_frames_are_passed_over(clips: Path, number: int | None, st
     content = io.BytesIO()
     Pillow.new("RGB", (1280, 720), (90, 120, 60)).save(content, "JPEG", optimize=True)
     (clips / "long.avi").write_bytes(8000 * content.getvalue())  # as a stream of pictures, which needs no encoding
-    command = [sys.executable, "-m", "detector.cli", "long.avi", "a.png", "--every", "7999", "--no-save"]
+    command = [sys.executable, "-m", "detector.cli", *QUICK, "long.avi", "a.png", "--every", "7999", "--no-save"]
     process = subprocess.Popen(
         [*command, "--format", "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
     )

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from detector import __version__, formats
-from detector.cli.detect import main
+from detector.cli import detect as command
 from detector.cli.inputs import MAX_PIXELS
 from detector.cli.outputs import FORMATS, PLAIN_COLUMNS, plain_rows, print_table
 from detector.detections import Detections
@@ -46,15 +47,28 @@ def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+QUICK: list[str] = []  # options of a run in which the network is not the point
+
+
+@pytest.fixture(autouse=True)
+def quick(small_network: str) -> None:
+    QUICK[:] = ["--model", small_network, "--proposals", "ss"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command in this process with a small network."""
+    return command.main([*QUICK, *arguments])
+
+
 def detect(*arguments: str, **options: object) -> "subprocess.CompletedProcess[bytes]":
-    command = [sys.executable, "-m", "detector.cli", *arguments]
-    return subprocess.run(command, capture_output=True, env=ENVIRONMENT, timeout=120, **options)
+    line = [sys.executable, "-m", "detector.cli", *QUICK, *arguments]
+    return subprocess.run(line, capture_output=True, env=ENVIRONMENT, timeout=120, **options)
 
 
 def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The complaint of a command that must end with status 2, one line on standard error and nothing else."""
     try:
-        status = main(arguments)
+        status = command.main(arguments)
     except SystemExit as stop:
         status = stop.code
     out, err = capsys.readouterr()
@@ -71,7 +85,7 @@ def test_names_told_twice_agree() -> None:
 def test_help_version_and_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        command.main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     words = (
@@ -92,9 +106,9 @@ def test_help_version_and_models(capsys: pytest.CaptureFixture[str], monkeypatch
     default = DetectOptions()
     assert f"(default: {default.threshold:g})" in text and f"(default: {default.model})" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
-    assert main(["--version"]) == 0
+    assert command.main(["--version"]) == 0
     assert capsys.readouterr().out == f"detect {__version__}\n"
-    assert main(["--list-models"]) == 0
+    assert command.main(["--list-models"]) == 0
     assert any(line.startswith(f"{default.model}  ") for line in capsys.readouterr().out.splitlines())
 
 
@@ -180,7 +194,7 @@ def test_options_without_effect_are_wrong_usage(capsys: pytest.CaptureFixture[st
 
 
 def test_results_are_those_of_the_detector(capsys: pytest.CaptureFixture[str], album: Path) -> None:
-    options = DetectOptions(threshold=0.001, top=5)
+    options = DetectOptions(model=QUICK[1], proposals="ss", threshold=0.001, top=5)
     expected = Detector(options)(read_image("a.png"))
     assert len(expected) > 1
     assert main(["a.png", "--threshold", "0.001", "--top", "5", "--format", "json"]) == 0
@@ -334,12 +348,13 @@ def test_no_picture_on_standard_input(album: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"detect: -: is empty (0 bytes)\n")
 
 
-@pytest.mark.slow
-def test_bundled_sample_outside_a_checkout(album: Path) -> None:
-    done = detect("samples/dog.jpg", "--format", "json", "--classes", "dog")
-    assert done.returncode == 0
-    assert done.stderr.startswith(b"detect: samples/dog.jpg is not here; using the bundled ")
-    result = json.loads(done.stdout)
+def test_bundled_sample_outside_a_checkout(capsys: pytest.CaptureFixture[str], album: Path) -> None:
+    assert (
+        main(["samples/dog.jpg", "--format", "json", "--classes", "dog", "--threshold", "0", "--ss-boxes", "40"]) == 0
+    )
+    out, err = capsys.readouterr()
+    assert err.startswith("detect: samples/dog.jpg is not here; using the bundled ")
+    result = json.loads(out)
     assert (result["picture"], result["width"], result["height"]) == ("samples/dog.jpg", 768, 576)
     assert result["detections"] and {d["class"] for d in result["detections"]} == {"dog"}
 
@@ -362,8 +377,8 @@ def test_the_command_imports_little(album: Path) -> None:
 
 
 def test_broken_pipe_ends_quietly(album: Path) -> None:
-    command = [sys.executable, "-m", "detector.cli", "a.png", "b.png", "--threshold", "0", "--format", "csv"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    line = [sys.executable, "-m", "detector.cli", *QUICK, "a.png", "b.png", "--threshold", "0", "--format", "csv"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline().startswith(b"picture,")
     process.stdout.close()
@@ -377,8 +392,8 @@ def test_full_disk(album: Path, arguments: list[str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "detector.cli", *arguments]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=60)
+        line = [sys.executable, "-m", "detector.cli", *QUICK, *arguments]
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=60)
     assert done.stderr == b"detect: cannot write to standard output: No space left on device\n"
     assert done.returncode == 1
 
@@ -456,8 +471,8 @@ def test_names_after_two_dashes(
 
 @pytest.mark.parametrize(("closed", "out"), [(">&-", b""), ("2>&-", b'{"picture": "a.png"'), (">&- 2>&-", b"")])
 def test_closed_streams(album: Path, closed: str, out: bytes) -> None:
-    line = f'exec "$0" -m detector.cli a.png no.png --format json --verbose {closed}'
-    done = subprocess.run(["sh", "-c", line, sys.executable], capture_output=True, env=ENVIRONMENT, timeout=60)
+    line = f'exec "$0" -m detector.cli "$@" a.png no.png --format json --verbose {closed}'
+    done = subprocess.run(["sh", "-c", line, sys.executable, *QUICK], capture_output=True, env=ENVIRONMENT, timeout=60)
     assert done.returncode == 1  # of no.png, which is told where there is a stream for it
     assert done.stdout.startswith(out) and bool(done.stdout) == bool(out)
     assert (b"no.png: no such file" in done.stderr) == ("2>" not in closed) and b"Traceback" not in done.stderr
@@ -467,8 +482,8 @@ def test_termination_cleans_up(album: Path) -> None:
     for i in range(200):
         shutil.copy("a.png", f"copy{i}.png")
     options = ["--format", "coco", "--threshold", "0.01", "--out", "out"]
-    command = [sys.executable, "-m", "detector.cli", ".", *options]
-    process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    line = [sys.executable, "-m", "detector.cli", *QUICK, ".", *options]
+    process = subprocess.Popen(line, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stdout is not None
     first = b""
     while b"image_id" not in first:
@@ -500,8 +515,8 @@ def test_unwritable_out_folder(capsys: pytest.CaptureFixture[str], album: Path) 
 def test_interrupt(album: Path) -> None:
     for i in range(200):
         shutil.copy("a.png", f"copy{i}.png")
-    command = [sys.executable, "-m", "detector.cli", ".", "--format", "coco", "--threshold", "0.01"]
-    process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    line = [sys.executable, "-m", "detector.cli", *QUICK, ".", "--format", "coco", "--threshold", "0.01"]
+    process = subprocess.Popen(line, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert process.stdout is not None
     first = b""
     while b"image_id" not in first:  # results come while the command is at work
@@ -514,9 +529,9 @@ def test_interrupt(album: Path) -> None:
 
 
 def test_interrupt_while_standard_input_keeps_the_command_waiting(album: Path) -> None:
-    command = [sys.executable, "-m", "detector.cli", "a.png", "-", "b.png", "--format", "json"]
+    line = [sys.executable, "-m", "detector.cli", *QUICK, "a.png", "-", "b.png", "--format", "json"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen(command, env=ENVIRONMENT, **pipes)
+    process = subprocess.Popen(line, env=ENVIRONMENT, **pipes)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     assert json.loads(process.stdout.readline())["picture"] == "a.png"
     process.send_signal(signal.SIGINT)  # nobody writes to its standard input, nor closes it
@@ -530,8 +545,8 @@ def test_notes_and_complaints_stay_among_the_results(album: Path) -> None:
     """On one stream, so that their order shows: read ahead, but told in turn."""
     (album / "bad.png").write_text("hello")
     arguments = ["a.png", "bad.png", "samples/dog.jpg", "b.png", "--max-pixels", "2000", "--format", "json"]
-    command = [sys.executable, "-m", "detector.cli", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT, timeout=60)
+    line = [sys.executable, "-m", "detector.cli", *QUICK, *arguments]
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT, timeout=60)
     heads = ('{"picture": "a.png"', "detect: bad.png: is not", "detect: samples/dog.jpg is not here", "detect: samples")
     lines = done.stdout.decode().splitlines()
     assert len(lines) == 5
@@ -544,7 +559,7 @@ def on_terminal(*arguments: str) -> tuple[int, str]:
     pid, screen = pty.fork()
     if pid == 0:
         environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "50"}
-        os.execve(sys.executable, [sys.executable, "-m", "detector.cli", *arguments], environment)
+        os.execve(sys.executable, [sys.executable, "-m", "detector.cli", *QUICK, *arguments], environment)
     text = b""
     while True:
         try:
@@ -640,11 +655,13 @@ import resource, sys
 from detector.cli.detect import main
 peaks = []
 for count in (4, 12):
-    assert main([*[f"sub/{i}.bmp" for i in range(count)], "--quiet", "--format", "json"]) == 0
+    assert main([*sys.argv[1:], *[f"sub/{i}.bmp" for i in range(count)], "--quiet", "--format", "json"]) == 0
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(*peaks, file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ENVIRONMENT, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *QUICK], capture_output=True, env=ENVIRONMENT, text=True, timeout=120
+    )
     first, second = map(int, done.stderr.split())
     assert second < 1.3 * first
 
