@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from detector.cli.train import read_config
 from detector.model import find_model
 from detector.networks.layers import cut_after
-from detector.train import read_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STAGES = {

@@ -237,6 +237,13 @@ class BboxOptions(RegionOptions):
     )
     target_norm: float = option(20.0, "mean norm of the scaled features", low=1e-6, source="rcnn_scale_features.m")
     max_pairs: int = option(4000, "most regions of a class, a sample of all", low=1, source="ours, for memory")
+    shared_below: int = option(
+        50,
+        "boxes of a class below which one regression of all classes serves it",
+        low=0,
+        off="each its own",
+        source="ours",
+    )
     min_pairs: int = option(16, "fewest regions of a class; with fewer it moves no box", low=1, source="ours")
     seed: int = option(0, "seed of the sample of regions", low=0)
 

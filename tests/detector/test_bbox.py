@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from detector.cli.detect import main as detect
+from detector.cli.train import main as train
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
 from detector.model import Model, Spec, find_model
@@ -21,10 +22,8 @@ from detector.postprocess import Regions, voted_boxes
 from detector.runtimes.load import load_classifier
 from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
 from detector.runtimes.torch import TorchClassifier
-from detector.train import main as train
-from detector.training.box_regression import train_box_regressor
 from detector.training.features import fill_cache
-from detector.training.head_stages import picture_features
+from detector.training.heads import head_examples, train_box_regression
 from detector.training.options import BboxOptions
 from detector.training.regions import PoolOptions, build_pool, read_sources
 from detector.warp import warp
@@ -88,6 +87,7 @@ data = ["samples"]
 cut_precision = "f32"
 ridge = 10
 min_pairs = 3
+shared_below = 2
 """
     (root / "bbox.toml").write_text(text, encoding="utf-8")
     assert train(["bbox", "--config", str(root / "bbox.toml"), "--out", str(root / "run"), "--quiet"]) == 0
@@ -130,10 +130,9 @@ def test_the_file_has_the_regression_beside_what_it_had(folder: Path, model: Mod
     pool = build_pool(sources, names, lambda path: store[path.name], PoolOptions())
     start = find_model(str(folder / "start.safetensors"))
     cache = fill_cache(folder / "run" / "cache", pool, start, "Mixed_7c", "f32", 0, print, mirror=False)
-    options = bbox_options(ridge=10, min_pairs=3)
-    regression = train_box_regressor(picture_features(pool, sources, cache), C, options)
-    trained = regression.weights.any(axis=(1, 2))
-    assert 3 < trained.sum() < 30
+    options = bbox_options(ridge=10, min_pairs=3, shared_below=2)
+    regression = train_box_regression(head_examples(pool, sources, cache), options)
+    assert 1 < regression.own.sum() < 30 and regression.shared.sum() > 150
     assert new["bbox.weight"].dtype == np.float16 and new["bbox.bias"].dtype == np.float32
     np.testing.assert_array_equal(new["bbox.weight"], regression.weights.reshape(4 * C, -1).astype(np.float16))
     np.testing.assert_array_equal(new["bbox.bias"], regression.bias.reshape(-1))

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from detector.cli.train import main
 from detector.model import find_model
 from detector.runtimes.base import DET
 from detector.runtimes.load import load_classifier
-from detector.train import main
 from detector.training.augmentation import centre_crop
 from detector.training.classifier import ClassifierTask, ImageBatches, open_teacher
 from detector.training.data import ImageSet, open_images

@@ -18,11 +18,11 @@ import torch
 
 from detector.classes import det_classes
 from detector.cli.detect import main as detect
+from detector.cli.train import main
 from detector.datasets.read import read_dataset
 from detector.model import Model, Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
-from detector.train import main
 from detector.training.features import fill_cache
 from detector.training.finetune import FinetuneTask, held_out_pictures, start_classifier
 from detector.training.options import FinetuneOptions

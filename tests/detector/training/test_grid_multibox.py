@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detector.cli.train import main
 from detector.datasets.read import read_dataset
 from detector.model import Model, Spec, find_model
 from detector.multibox import MULTIBOX_FILE, MultiBox, load_multibox
@@ -23,7 +24,6 @@ from detector.networks.layers import cut_after
 from detector.networks.torch_module import fold, training_network
 from detector.runtimes.openvino import OpenVinoFeatures
 from detector.samples import samples_folder
-from detector.train import main
 from detector.training.grid_multibox import GREY, GridSamples, GridTask
 from detector.training.options import MultiBoxOptions
 from detector.training.processes import Batch

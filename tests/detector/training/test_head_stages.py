@@ -16,6 +16,7 @@ import torch
 from safetensors.numpy import load_file
 
 from detector.cli.detect import main as detect
+from detector.cli.train import main, read_config
 from detector.datasets.class_maps import AMBIGUOUS
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
@@ -25,10 +26,8 @@ from detector.options import DetectOptions
 from detector.quantize import quantized_file
 from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
 from detector.runtimes.torch import TorchClassifier
-from detector.train import main, read_config
 from detector.training.features import fill_cache
-from detector.training.head_stages import picture_features
-from detector.training.heads import SvmHead, svm_margins, train_svms
+from detector.training.heads import head_examples, train_svms
 from detector.training.options import BboxOptions, RegionOptions, SvmOptions
 from detector.training.regions import IGNORED, PoolOptions, RegionPool, Source, build_pool, read_sources
 from detector.warp import warp
@@ -155,30 +154,13 @@ def test_the_file_has_the_svms_for_a_classifier_and_everything_else_as_it_was(fo
     before = (folder / "run" / "cache" / "cache.json").read_bytes()
     cache = fill_cache(*parts, mirror=False)
     assert (folder / "run" / "cache" / "cache.json").read_bytes() == before and cache.features.shape[1:] == (2048, 1, 1)
-    head = train_svms(picture_features(pool, sources, cache), 3, svm_options())
+    head = train_svms(head_examples(pool, sources, cache), svm_options())
     assert head.trained.all()
     np.testing.assert_array_equal(new[f"{HEAD}.weight"][1:, :, 0, 0], head.weights)
     np.testing.assert_array_equal(new[f"{HEAD}.bias"][1:], head.bias)
-
-
-def test_the_svms_tell_the_objects_they_were_trained_on(folder: Path, model: Model):
-    sources, pool = pool_of(folder)
-    arrays = load_file(model.file)
-    head = SvmHead(arrays[f"{HEAD}.weight"][1:, :, 0, 0], arrays[f"{HEAD}.bias"][1:])
-    cache = fill_cache(
-        folder / "run" / "cache",
-        pool,
-        replace(find_model("inception_v3"), size=SIZE),
-        "Mixed_7c",
-        "f32",
-        0,
-        print,
-        mirror=False,
-    )
-    for picture in picture_features(pool, sources, cache)():
-        own = picture.labels > 0
-        margins = svm_margins(head, picture.features)
-        assert (margins[own].argmax(axis=1) + 1 == picture.labels[own]).all()
+    objects = np.flatnonzero(pool.truth)  # the SVMs tell the objects that they were trained on
+    margins = cache.features[objects].reshape(len(objects), -1).astype(np.float32) @ head.weights.T + head.bias
+    assert (margins.argmax(axis=1) + 1 == pool.labels[objects]).all()
 
 
 def test_features_are_of_regions_as_they_are(folder: Path):
@@ -305,7 +287,8 @@ class Kept:
 
 def test_what_a_picture_gives(folder: Path):
     source, pool = small_source()
-    first, second = picture_features(pool, [source], Kept(len(pool)))()  # type: ignore[arg-type]
+    examples = head_examples(pool, [source], Kept(len(pool)))  # type: ignore[arg-type]
+    first, second = examples.pictures
     assert len(first.truth_boxes) == 0 and not first.labels.any() and first.known.tolist() == [True, True]
     assert second.labels.tolist() == [2, 0, 0, 0] and second.known.tolist() == [False, True]
     assert second.boxes[:, 0].tolist() == [0, 60, 1, 61]  # what lies on a crowd, or on who knows what, is no region
@@ -314,8 +297,8 @@ def test_what_a_picture_gives(folder: Path):
         20,
         40,
     ]
-    assert second.features[:, 0].tolist() == [4, 5, 6, 7] and second.features.shape == (4, 3)
-    left = list(picture_features(pool, [source], Kept(len(pool), unread=4))())  # type: ignore[arg-type]
+    assert examples.of(second.rows)[:, 0].tolist() == [4, 5, 6, 7] and examples.of(second.rows).shape == (4, 3)
+    left = head_examples(pool, [source], Kept(len(pool), unread=4)).pictures  # type: ignore[arg-type]
     assert len(left) == 1 and left[0].labels.tolist() == [2, 0, 0, 0]
 
 
@@ -375,7 +358,7 @@ def test_scores_of_two_kinds_are_not_averaged(folder: Path, model: Model, tmp_pa
     [
         ("svm", ["data=[]"], 1, "data names no data set to train on"),
         ("svm", ["most_background=-1"], 1, "most_background must be at least 0, got -1"),
-        ("svm", ["c=0.0"], 1, "an SVM option is outside its range"),
+        ("svm", ["c=0.0"], 1, "c must be at least 1e-06, got 0"),
         ("svm", ["steps=5"], 1, "unknown key 'steps'"),
         ("svm", ["classes=voc"], 1, "classes must be one of det, own, got 'voc'"),
         ("bbox", ["ridge=0"], 1, "ridge must be at least 1e-06, got 0"),

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from detector.cli.train import main
 from detector.datasets.read import read_dataset
 from detector.model import Model, Spec, find_model
 from detector.multibox import MULTIBOX_FILE, MultiBox, load_multibox
 from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
 from detector.samples import samples_folder
-from detector.train import main
 from detector.training.features import FeatureCache
 from detector.training.multibox import FeatureRows, MultiBoxTask
 from detector.training.options import MultiBoxOptions

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from detector.train import read_config
+from detector.cli.train import read_config
 from detector.training.options import FinetuneOptions, LoopOptions
 from detector.training.run_folder import FREE, RunFolder, read_log, toml_text
 

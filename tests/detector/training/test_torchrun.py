@@ -23,7 +23,7 @@ STEPS = 6
 TOLERANCE = 1e-4
 KILLED = """
 import os, signal, sys
-from detector.train import main
+from detector.cli.train import main
 from detector.training.classifier import ClassifierTask
 
 whole = ClassifierTask.losses

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.train import STAGES, main, read_config
+from detector.cli.train import STAGES, main, read_config
 from detector.training.options import ClassifierOptions, FinetuneOptions
 from proposals.console import UsageError
 
