@@ -87,7 +87,7 @@ data = ["samples"]
 cut_precision = "f32"
 ridge = 10
 min_pairs = 3
-shared_below = 2
+shared_below = 0
 """
     (root / "bbox.toml").write_text(text, encoding="utf-8")
     assert train(["bbox", "--config", str(root / "bbox.toml"), "--out", str(root / "run"), "--quiet"]) == 0
@@ -130,9 +130,9 @@ def test_the_file_has_the_regression_beside_what_it_had(folder: Path, model: Mod
     pool = build_pool(sources, names, lambda path: store[path.name], PoolOptions())
     start = find_model(str(folder / "start.safetensors"))
     cache = fill_cache(folder / "run" / "cache", pool, start, "Mixed_7c", "f32", 0, print, mirror=False)
-    options = bbox_options(ridge=10, min_pairs=3, shared_below=2)
+    options = bbox_options(ridge=10, min_pairs=3, shared_below=0)
     regression = train_box_regression(head_examples(pool, sources, cache), options)
-    assert 1 < regression.own.sum() < 30 and regression.shared.sum() > 150
+    assert 3 < regression.own.sum() < 30 and not regression.shared.any()
     assert new["bbox.weight"].dtype == np.float16 and new["bbox.bias"].dtype == np.float32
     np.testing.assert_array_equal(new["bbox.weight"], regression.weights.reshape(4 * C, -1).astype(np.float16))
     np.testing.assert_array_equal(new["bbox.bias"], regression.bias.reshape(-1))
