@@ -54,7 +54,7 @@ def colour_of(label: int) -> Colour:
     return red, green, blue
 
 
-def draw(image: Image, boxes: Boxes, captions: Sequence[str], labels: npt.ArrayLike) -> Image:
+def draw_boxes(image: Image, boxes: Boxes, captions: Sequence[str], labels: npt.ArrayLike) -> Image:
     """Return a copy of `image` with every box in the colour of its class and its caption on a plate beside it.
 
     Shapes: image uint8 RGB [H, W, 3], boxes [N, 4] half-open pixels, captions and labels [N]; later boxes lie on top
@@ -87,7 +87,7 @@ def draw(image: Image, boxes: Boxes, captions: Sequence[str], labels: npt.ArrayL
     return np.array(canvas)
 
 
-def draw_detections(image: Image, detections: Detections) -> Image:
+def draw(image: Image, detections: Detections) -> Image:
     """Return a copy of `image` [H, W, 3] with its detections, captioned "dog 0.93", the highest scores on top.
 
     Raises: ValueError when the detections belong to a picture of another size.
@@ -97,7 +97,7 @@ def draw_detections(image: Image, detections: Detections) -> Image:
         raise ValueError(f"detections on a picture of {size} do not fit one of {image.shape[1]} x {image.shape[0]}")
     rising = detections.select(descending(detections.scores)[::-1])
     captions = [f"{name} {score:.2f}" for name, score in zip(rising.names, rising.scores.tolist(), strict=True)]
-    return draw(image, rising.boxes, captions, rising.labels)
+    return draw_boxes(image, rising.boxes, captions, rising.labels)
 
 
 def place_plates(

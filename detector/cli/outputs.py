@@ -178,11 +178,11 @@ class Saver:
         folder = self._made_folder()
         if folder is None:
             return
-        from detector.drawing import JPEG_LIMIT, draw_detections, save_picture
+        from detector.drawing import JPEG_LIMIT, draw, save_picture
         from detector.formats import render
 
         drawing = ".jpg" if max(image.shape[:2]) <= JPEG_LIMIT else ".png"
-        save_picture(folder / f"{stem}{OUTPUT_MARK}{drawing}", draw_detections(image, detections))
+        save_picture(folder / f"{stem}{OUTPUT_MARK}{drawing}", draw(image, detections))
         text = render(detections, self._format, file_name(name, self._format), number)
         write_text_atomic(folder / (stem + self._suffix), text)
 
@@ -234,10 +234,10 @@ class _ClipFiles:
         self._results = _ResultFile(folder / (stem + suffix), format)
 
     def add(self, image: Image, detections: Detections, name: str, number: int) -> None:
-        from detector.drawing import draw_detections
+        from detector.drawing import draw
 
         self._results.add(detections, name, number)
-        self._video.write(draw_detections(image, detections))
+        self._video.write(draw(image, detections))
 
     def close(self) -> None:
         try:

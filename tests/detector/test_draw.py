@@ -13,7 +13,7 @@ from PIL import Image
 
 from detector.classes import det_names
 from detector.detections import Detections
-from detector.drawing import colour_of, contact_sheet, draw, draw_detections, place_plates, save_picture
+from detector.drawing import colour_of, contact_sheet, draw, draw_boxes, place_plates, save_picture
 
 GREY = 128
 
@@ -101,7 +101,7 @@ def test_the_last_box_chooses_first_and_the_others_shrink_or_give_way() -> None:
 
 def test_the_frame_has_the_colour_of_its_class_and_the_ground_stays() -> None:
     image = grey(200, 160)
-    drawn = draw(image, boxes_of((20, 40, 120, 140)), [""], np.array([58]))
+    drawn = draw_boxes(image, boxes_of((20, 40, 120, 140)), [""], np.array([58]))
     colour = list(colour_of(58))
     for frame in (drawn[40, 20:120], drawn[139, 20:120], drawn[40:140, 20], drawn[40:140, 119]):
         assert (frame == colour).all()
@@ -112,14 +112,14 @@ def test_the_frame_has_the_colour_of_its_class_and_the_ground_stays() -> None:
 
 def test_later_boxes_lie_on_top() -> None:
     boxes = boxes_of((20, 20, 100, 100), (20, 20, 100, 100))
-    drawn = draw(grey(150, 150), boxes, ["", ""], np.array([1, 2]))
+    drawn = draw_boxes(grey(150, 150), boxes, ["", ""], np.array([1, 2]))
     assert drawn[20, 60].tolist() == list(colour_of(2))
 
 
 def test_a_caption_is_a_plate_of_the_class_colour_with_ink_on_it() -> None:
     box = boxes_of((20, 60, 180, 140))
-    bare = draw(grey(200, 160), box, [""], np.array([7]))
-    captioned = draw(grey(200, 160), box, ["burrito 0.93"], np.array([7]))
+    bare = draw_boxes(grey(200, 160), box, [""], np.array([7]))
+    captioned = draw_boxes(grey(200, 160), box, ["burrito 0.93"], np.array([7]))
     rows, columns = np.nonzero((bare != captioned).any(axis=2))
     plate = captioned[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     assert rows.max() < 60, "above the box"
@@ -134,11 +134,11 @@ def test_the_input_stays_and_the_drawing_is_the_same_twice() -> None:
     image.flags.writeable = False
     before = image.copy()
     boxes = boxes_of((10.4, 20.6, 90, 100), (-20, -20, 60, 50))
-    first = draw(image, boxes, ["dog 0.90", "table 0.50"], np.array([58, 177]))
+    first = draw_boxes(image, boxes, ["dog 0.90", "table 0.50"], np.array([58, 177]))
     assert np.array_equal(image, before)
     assert not np.shares_memory(first, image)
     assert first.dtype == np.uint8 and first.shape == image.shape
-    assert np.array_equal(first, draw(image, boxes, ["dog 0.90", "table 0.50"], np.array([58, 177])))
+    assert np.array_equal(first, draw_boxes(image, boxes, ["dog 0.90", "table 0.50"], np.array([58, 177])))
     first[0, 0] = 0  # writable
 
 
@@ -146,20 +146,20 @@ def test_the_input_stays_and_the_drawing_is_the_same_twice() -> None:
 def test_tiny_pictures(size: tuple[int, int]) -> None:
     width, height = size
     boxes = boxes_of((0, 0, width, height), (0, 0, 0, 0), (width, height, width, height), (-1e30, -1e30, 1e30, 1e30))
-    drawn = draw(grey(width, height), boxes, ["domestic cat 0.99"] * 4, np.arange(1, 5))
+    drawn = draw_boxes(grey(width, height), boxes, ["domestic cat 0.99"] * 4, np.arange(1, 5))
     assert drawn.shape == (height, width, 3)
     assert drawn[0, 0].tolist() == list(colour_of(4))
 
 
 def test_no_boxes_or_only_boxes_outside_change_nothing() -> None:
     image = grey(60, 40)
-    assert np.array_equal(draw(image, boxes_of(), [], np.zeros(0, np.int64)), image)
+    assert np.array_equal(draw_boxes(image, boxes_of(), [], np.zeros(0, np.int64)), image)
     outside = boxes_of((-30, 5, -10, 20), (70, 5, 90, 20), (5, 50, 20, 60), (5, -20, 20, -10))
-    assert np.array_equal(draw(image, outside, ["dog"] * 4, np.ones(4, np.int64)), image)
+    assert np.array_equal(draw_boxes(image, outside, ["dog"] * 4, np.ones(4, np.int64)), image)
 
 
 def test_a_box_without_width_is_a_line_of_one_pixel() -> None:
-    drawn = draw(grey(60, 60), boxes_of((30, 10, 30, 50)), [""], np.array([3]))
+    drawn = draw_boxes(grey(60, 60), boxes_of((30, 10, 30, 50)), [""], np.array([3]))
     assert (drawn[10:50, 30] == colour_of(3)).all()
     assert not (drawn[10:50, 31] == colour_of(3)).all(axis=1).any()
 
@@ -167,23 +167,23 @@ def test_a_box_without_width_is_a_line_of_one_pixel() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.text(max_size=40), st.integers(1, 200))
 def test_any_caption_is_safe(caption: str, label: int) -> None:
-    drawn = draw(grey(120, 90), boxes_of((10, 30, 100, 80)), [caption], np.array([label]))
+    drawn = draw_boxes(grey(120, 90), boxes_of((10, 30, 100, 80)), [caption], np.array([label]))
     assert (drawn[79, 10:100] == colour_of(label)).all(), "the lower edge is free: the plate fits above"
 
 
 def test_half_a_surrogate_pair_is_safe() -> None:
-    draw(grey(120, 90), boxes_of((10, 30, 100, 80)), ["\ud800 dog\nand more"], np.array([1]))
+    draw_boxes(grey(120, 90), boxes_of((10, 30, 100, 80)), ["\ud800 dog\nand more"], np.array([1]))
 
 
 def test_bad_input_is_told() -> None:
     with pytest.raises(ValueError, match="1 boxes, 2 captions and 1 labels"):
-        draw(grey(9, 9), boxes_of((0, 0, 1, 1)), ["a", "b"], np.array([1]))
+        draw_boxes(grey(9, 9), boxes_of((0, 0, 1, 1)), ["a", "b"], np.array([1]))
     with pytest.raises(ValueError, match="uint8 RGB"):
-        draw(np.zeros((5, 5), np.uint8), boxes_of(), [], np.zeros(0, np.int64))
+        draw_boxes(np.zeros((5, 5), np.uint8), boxes_of(), [], np.zeros(0, np.int64))
     with pytest.raises(ValueError, match="uint8 RGB"):
-        draw(np.zeros((0, 5, 3), np.uint8), boxes_of(), [], np.zeros(0, np.int64))
+        draw_boxes(np.zeros((0, 5, 3), np.uint8), boxes_of(), [], np.zeros(0, np.int64))
     with pytest.raises(ValueError, match="inverted"):
-        draw(grey(9, 9), boxes_of((5, 5, 1, 1)), ["a"], np.array([1]))
+        draw_boxes(grey(9, 9), boxes_of((5, 5, 1, 1)), ["a"], np.array([1]))
 
 
 def test_every_class_has_its_own_light_colour() -> None:
@@ -199,17 +199,17 @@ def test_every_class_has_its_own_light_colour() -> None:
 
 def test_detections_are_captioned_and_the_best_lies_on_top() -> None:
     boxes = boxes_of((30, 40, 130, 140), (30, 40, 130, 140))
-    best_first = draw_detections(grey(200, 200), detections_of(boxes, [0.93, 0.41], [58, 59], (200, 200)))
+    best_first = draw(grey(200, 200), detections_of(boxes, [0.93, 0.41], [58, 59], (200, 200)))
     assert best_first[139, 60].tolist() == list(colour_of(58))
-    best_last = draw_detections(grey(200, 200), detections_of(boxes, [0.41, 0.93], [59, 58], (200, 200)))
+    best_last = draw(grey(200, 200), detections_of(boxes, [0.41, 0.93], [59, 58], (200, 200)))
     assert np.array_equal(best_first, best_last)
     captions = ["domestic cat 0.41", "dog 0.93"]
-    assert np.array_equal(best_first, draw(grey(200, 200), boxes, captions, np.array([59, 58])))
+    assert np.array_equal(best_first, draw_boxes(grey(200, 200), boxes, captions, np.array([59, 58])))
 
 
 def test_detections_of_another_picture_are_refused() -> None:
     with pytest.raises(ValueError, match="30 x 20 do not fit one of 20 x 30"):
-        draw_detections(grey(20, 30), detections_of(boxes_of((0, 0, 5, 5)), [0.5], [1], (30, 20)))
+        draw(grey(20, 30), detections_of(boxes_of((0, 0, 5, 5)), [0.5], [1], (30, 20)))
 
 
 def test_contact_sheet_has_equal_cells_and_keeps_the_aspect() -> None:
