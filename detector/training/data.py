@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from detector.datasets.ground_truth import Longs
-from detector.training.tar_shards import (
+from detector.training.shards import (
     MAX_CLASSES,
     SHARDS_MIXED,
     Names,

@@ -1,6 +1,7 @@
 """Labelled pictures in tar shards, the WebDataset layout: `0001.jpg` and `0001.cls` are one sample.
 
-The headers are scanned once; a picture is then read at its offset, and nothing is unpacked.
+The headers are scanned once; a picture is then read at its offset, and nothing is unpacked. (`wids`, which does the
+same, finds no member whose name is longer than 100 bytes and gives the rest of a truncated shard without a word.)
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -27,8 +27,6 @@ SHARDS_MIXED = 16  # shards among whose pictures an epoch shuffles
 MAX_CLASSES = 1_000_000  # where the classes are only numbered: a larger number is a slip
 LABEL_SUFFIX = "cls"
 MEMBER = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # key (up to the first dot of the file's name), suffix
-BRACES = re.compile(r"\{([^{}]*)\}")
-RANGE = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 BLOCK = tarfile.BLOCKSIZE
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -224,29 +222,26 @@ def shard_paths(pattern: str) -> list[Path]:
         path = Path(name)
         if path.is_file():
             paths.append(path)
-        elif re.search(r"[*?[]", name):
-            relative = path.relative_to(path.anchor)
-            found = sorted(p for p in Path(path.anchor).glob(str(relative)) if p.is_file())
-            if not found:
-                raise FileNotFoundError(f"{name}: matches no file; quote the pattern, and check its folder")
+        elif not re.search(r"[*?[]", name):
+            raise FileNotFoundError(f"{name}: no such shard; correct the numbers in {pattern}, or copy it there")
+        elif found := sorted(p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file()):
             paths += found
         else:
-            raise FileNotFoundError(f"{name}: no such shard; correct the numbers in {pattern}, or copy it there")
+            raise FileNotFoundError(f"{name}: matches no file; quote the pattern, and check its folder")
     return paths
 
 
 def _expanded(pattern: str) -> Iterator[str]:
     """Yield the names that a pattern with braces stands for, lazily: a slip in a number ends at the first missing."""
-    parts = BRACES.split(pattern)  # text, inside of braces, text, ...
-    choices = [[part] if place % 2 == 0 else _alternatives(part) for place, part in enumerate(parts)]
-    return ("".join(chosen) for chosen in product(*choices))
-
-
-def _alternatives(inside: str) -> Sequence[str]:
-    """Return what stands inside braces one by one."""
-    if not (matched := RANGE.fullmatch(inside)):
-        return inside.split(",")
-    first, last = matched.groups()
-    if not 0 <= int(last) - int(first) < MAX_CLASSES:
-        raise ValueError(f"{{{inside}}}: no range of shards; write the smaller number first, as {{0000..0146}}")
-    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    if not (braces := re.search(r"\{([^{}]*)\}", pattern)):
+        yield pattern
+        return
+    choices: Iterable[str] = braces[1].split(",")
+    if ends := re.fullmatch(r"(\d{1,18})\.\.(\d{1,18})", braces[1]):
+        first, last = int(ends[1]), int(ends[2])
+        if not 0 <= last - first < MAX_CLASSES:
+            raise ValueError(f"{braces[0]}: no range of shards; write the smaller number first, as {{0000..0146}}")
+        choices = (str(number).zfill(len(ends[1])) for number in range(first, last + 1))
+    for choice in choices:
+        for rest in _expanded(pattern[braces.end() :]):
+            yield pattern[: braces.start()] + choice + rest
