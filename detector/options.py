@@ -54,7 +54,7 @@ class DetectOptions:
         needs=LEARNED,
     )
     multibox_boxes: int = option(
-        200, "MultiBox regions of an image", low=1, high=MAX_BOXES, needs=LEARNED, source="GoogLeNet section 8"
+        200, "MultiBox regions of a picture", low=1, high=MAX_BOXES, needs=LEARNED, source="GoogLeNet section 8"
     )
     objectness: float = option(
         0.5,
@@ -69,7 +69,7 @@ class DetectOptions:
     )
     context: float = option(
         0.0,
-        "weight of the classes of the whole image in a score",
+        "weight of the classes of the whole picture in a score",
         low=0,
         high=1,
         below=True,
@@ -78,7 +78,7 @@ class DetectOptions:
         source="ours, docs/models.md",
     )
     ss_boxes: int = option(
-        0, "Selective Search regions of an image, best first", low=0, high=MAX_BOXES, off="all", needs=SEARCHED
+        0, "Selective Search regions of a picture, best first", low=0, high=MAX_BOXES, off="all", needs=SEARCHED
     )
     backend: str = option(
         "own", "Selective Search of this package or OpenCV's", choices=("own", "opencv"), needs=SEARCHED
@@ -116,7 +116,7 @@ class DetectOptions:
         metavar="IOU",
         source="arXiv:1505.01749, docs/models.md",
     )
-    top: int = option(100, "most boxes of a class in an image", low=1, source="R-CNN's code")
+    top: int = option(100, "most boxes of a class in a picture", low=1, source="R-CNN's code")
     bbox: bool = option(
         False,
         "move each box as the model's box regression says, for a model that has one",

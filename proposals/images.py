@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import os
 import re
 import stat
 import struct
+import sys
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +22,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 Image = npt.NDArray[np.uint8]  # [H, W, 3]
+T = TypeVar("T")
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 2**30  # of an encoded picture that comes from a stream
@@ -36,7 +41,12 @@ SIGNATURES = {
     b"jP  ": "JPEG 2000",
 }
 
+ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF: the orientations that swap width and height
+
 _pillow_limit = threading.Lock()  # Pillow keeps its limit of pixels in a module variable
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # one line of ours says what is wrong with a picture
 
 
 class ImageError(ValueError):
@@ -69,12 +79,22 @@ def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIX
     by the header before anything is decoded.
     """
     if isinstance(source, bytes):
-        return _read(io.BytesIO(source), "picture", max_pixels)
-    name = os.fspath(source)
+        return _read(io.BytesIO(source), "picture", max_pixels, _pixels)
+    return _read_file(os.fspath(source), max_pixels, _pixels)
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return width and height of an upright picture, from its header alone. Raises: ImageError as `read_image`."""
+    with warnings.catch_warnings(action="ignore"):
+        return _read_file(os.fspath(path), sys.maxsize, _size)
+
+
+def _read_file(name: str, max_pixels: int, take: Callable[[Pillow.Image, str], T]) -> T:
+    """Return what `take` makes of the picture in a file; raise ImageError."""
     try:
         check_file(name, "a picture", " file, or - for standard input")
         with Path(name).open("rb") as file:
-            return _read(file, name, max_pixels)
+            return _read(file, name, max_pixels, take)
     except PermissionError:
         raise ImageError(name, "permission denied; make it readable (chmod u+r)") from None
     except OSError as error:
@@ -108,8 +128,8 @@ def read_stream(file: IO[bytes], name: str, max_bytes: int = MAX_BYTES) -> bytes
     return data.getvalue()
 
 
-def _read(file: IO[bytes], name: str, max_pixels: int) -> Image:
-    """Return the picture in the open `file`; raise ImageError."""
+def _read(file: IO[bytes], name: str, max_pixels: int, take: Callable[[Pillow.Image, str], T]) -> T:
+    """Return what `take` makes of the picture in the open `file`; raise ImageError."""
     start = file.read(16)
     if not start:
         raise ImageError(name, "is empty (0 bytes)")
@@ -120,9 +140,7 @@ def _read(file: IO[bytes], name: str, max_pixels: int) -> Image:
                 raise _too_large(name, image.width * image.height, max_pixels)
             if image.format == "EPS":  # Pillow would run Ghostscript on it
                 raise ImageError(name, "is an EPS drawing, not a picture; save it as PNG")
-            image.load()
-            _turn_upright(image)
-            return _rgb(image, name)
+            return take(image, name)
     except (ImageError, MemoryError):
         raise
     except Pillow.DecompressionBombError as error:
@@ -164,14 +182,29 @@ def _not_identified(start: bytes) -> str:
     return "is not a picture; JPEG, PNG, WebP, GIF, BMP, TIFF and the like are read"
 
 
-def _turn_upright(image: Pillow.Image) -> None:
-    """Apply the EXIF rotation in place; a picture whose EXIF block is garbage stays as it is stored."""
-    try:
-        orientation = image.getexif().get(0x0112, 1)  # EXIF 2.32, tag Orientation
-    except (SyntaxError, ValueError, OSError, struct.error):
-        return
+def _size(image: Pillow.Image, name: str) -> tuple[int, int]:
+    """Return width and height of a picture of which only the header is read, upright."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in ON_ITS_SIDE else (width, height)
+
+
+def _pixels(image: Pillow.Image, name: str) -> Image:
+    """Return the picture decoded and upright, as uint8 RGB [H, W, 3]; raise ImageError."""
+    image.load()
+    orientation = 1
+    with contextlib.suppress(OSError):
+        orientation = _orientation(image)
     if orientation != 1:
         ImageOps.exif_transpose(image, in_place=True)
+    return _rgb(image, name)
+
+
+def _orientation(image: Pillow.Image) -> int:
+    """Return how EXIF turns a picture; 1, as it is stored, where the EXIF block is garbage."""
+    try:
+        return int(image.getexif().get(0x0112, 1))  # EXIF 2.32, tag Orientation
+    except (SyntaxError, ValueError, TypeError, struct.error):
+        return 1
 
 
 def _rgb(image: Pillow.Image, name: str) -> Image:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import struct
-import warnings
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from detector.datasets.checks import (
     DEFAULT_SPLIT,
@@ -29,12 +25,11 @@ from detector.datasets.checks import (
 )
 from detector.datasets.ground_truth import GroundTruth
 from proposals.image_files import SUFFIXES
+from proposals.images import read_size
 
 SLACK = 1e-3  # how far above 1 rounding may take a normalised number
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the values that swap width and height
 YAML_CURE = "write the names into classes.txt, one a line"
 SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with a picture is told here in one line
 
 
 def read_yolo(path: Path, split: str | None = None) -> GroundTruth:
@@ -57,7 +52,7 @@ def read_yolo(path: Path, split: str | None = None) -> GroundTruth:
             raise wrong(text, f"there is no picture '{name}' in {pictures}", "add it, or remove the label file")
 
     names = sorted(index)
-    sizes = np.array([picture_size(index[name]) for name in names], np.int64)
+    sizes = np.array([_size(index[name]) for name in names], np.int64)
     owners: list[int] = []
     objects: list[int] = []
     places: list[str] = []
@@ -101,28 +96,10 @@ def half_open(rows: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]) -> np
     return np.concatenate([(centres - halves) * sizes, (centres + halves) * sizes], axis=1)
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Return width and height of a picture, upright as EXIF says, from its header. Raises: ValueError; OSError."""
+def _size(path: Path) -> tuple[int, int]:
+    """Return width and height of an upright picture. Raises: ValueError; OSError."""
     check_regular(path)
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            width, height = image.size
-            turned = _turned(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's readers raise what they like, OSError for damage among them
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise wrong(path, "no picture that can be read", "replace it") from error
-    return (height, width) if turned else (width, height)
-
-
-def _turned(image: Image.Image) -> bool:
-    """Return whether EXIF swaps width and height; a picture whose EXIF block is garbage stays as it is stored."""
-    try:
-        return image.getexif().get(ORIENTATION) in TURNED
-    except (SyntaxError, ValueError, struct.error):
-        return False
+    return read_size(path)
 
 
 def _classes(path: Path) -> tuple[str, ...]:

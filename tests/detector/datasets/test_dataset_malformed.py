@@ -107,6 +107,7 @@ def whole(**lists: object) -> str:
 
 BLACKLIST = "data/ILSVRC2014_det_validation_blacklist.txt"
 OBJECT, BOX = "; correct or remove the object", "; correct or remove the box"
+RESAVE, FETCH = "; save it again as an 8-bit JPEG or PNG", "; copy or download it again"
 BOTH = "; keep one of the two"
 FLAT = "; correct or remove it, both sides must be above 0"
 AGAIN, FOUR, NAMES = (
@@ -346,8 +347,15 @@ ONE_FILE: list[tuple[Files, str | None, str, str | bytes, str]] = [
         ": there is no picture 'c' in DATA/images; add it, or remove the label file",
     ),
     *[
-        (YOLO, None, "images/b.png", broken, ": no picture that can be read; replace it")
-        for broken in ("text", garbled_bmp(), *map(cut, ("jpeg", "png", "bmp", "webp")))
+        (YOLO, None, "images/b.png", broken, f": is {message}")
+        for broken, message in (
+            ("text", "not a picture; JPEG, PNG, WebP, GIF, BMP, TIFF and the like are read"),
+            (garbled_bmp(), f"damaged (Unsupported BMP pixel depth (7)){RESAVE}"),
+            (cut("jpeg"), f"truncated: the file ends too early{FETCH}"),
+            (cut("png"), f"truncated: the file ends too early{FETCH}"),
+            (cut("bmp"), f"truncated: the file ends too early{FETCH}"),
+            (cut("webp"), f"damaged (could not create decoder object){RESAVE}"),
+        )
     ],
     *[
         ({**YOLO, "classes.txt": ""}, None, "data.yaml", text, message)
