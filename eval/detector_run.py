@@ -62,7 +62,7 @@ def setup(options: DetectOptions) -> Setup:
     model, the members of the ensemble, MultiBox, the classifier of whole pictures. Raises: OSError, ValueError for a
     model that is not there.
     """
-    names = [options.model, *(name.strip() for name in options.ensemble.split(",") if name.strip())]
+    names = [options.model, *options.further_models]
     if options.context:
         names.append(CONTEXT_MODEL)
     digests = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from detector.classes import BACKGROUND, IMAGENET_CLASSES, det_classes, leaf_matrix
+from detector.datasets.checks import read_text
 from detector.datasets.ground_truth import Longs
 from detector.runtimes.base import DET
 from proposals.image_files import SUFFIXES, natural_key, read_list
@@ -180,7 +181,7 @@ def _list(path: Path, images: Path | None) -> Labelled:
 def _coco(path: Path, images: Path | None, left_out: dict[str, int]) -> Labelled:
     """Yield the pictures of a COCO-style file; those of no or of several classes are counted in `left_out`."""
     try:
-        document = json.loads(_text(path))
+        document = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); write it again") from None
     except RecursionError:
@@ -206,10 +207,3 @@ def _coco(path: Path, images: Path | None, left_out: dict[str, int]) -> Labelled
             yield next(filter(Path.exists, places), places[0]), found.pop(), f"{path}: {name}"
         else:
             _count(left_out, "of several classes" if found else "without a class")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; give a text file, JSON or a folder") from None

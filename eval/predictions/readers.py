@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.datasets.checks import read_text, real
+from detector.datasets.checks import read_text, read_words, real
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.formats.readers import from_json, from_voc
 from eval.predictions import FORMATS
@@ -167,11 +167,7 @@ def _voc_results(path: Path, truth: GroundTruth) -> Columns:
     names: list[str] = []
     rows: list[list[float]] = []
     lines: list[int] = []
-    text = path.read_text(encoding="utf-8", errors="backslashreplace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
+    for number, words in read_words(path):
         where = f"{path}, line {number}"
         if len(words) != len(VOC_COLUMNS):
             raise ValueError(f"{where}: {len(words)} columns; {len(VOC_COLUMNS)} are needed: {' '.join(VOC_COLUMNS)}")

@@ -60,6 +60,10 @@ JSON_ROW = (
         ("numbers.csv", "image_id,label,score,x1,y1,x2,y2,extra\n7,2,0.25,0,1,10,20.5,x\n"),
         ("detect.json", JSON_ROW),
         ("comp4_det_test_dog.txt", "b 0.25 1 2 10 20.5\n"),
+        ("mark.txt", "\ufeff7 2 0.25 1 2 10 20.5\n"),
+        ("mark.csv", f"\ufeff{CSV}sub/b.jpg,dog,0.25,0,1,10,20.5\n"),
+        ("mark.json", f"\ufeff{JSON_ROW}"),
+        ("comp4_det_mark_dog.txt", "\ufeffb 0.25 1 2 10 20.5\n"),
     ],
 )
 def test_each_format_gives_the_same_row(tmp_path: Path, name: str, text: str) -> None:
@@ -196,6 +200,7 @@ WRONG: list[tuple[str, str | bytes, str]] = [
         "a 0.5 1 1 2\n",
         "line 1: 5 columns; 6 are needed: picture confidence xmin ymin xmax ymax",
     ),
+    ("a.xml", b"<annotation>\n\xff</annotation>", "line 2: byte 0xff is not UTF-8"),
     ("comp4_det_val_dog.txt", "a 0.5 1 1 2 z\n", "line 1: ymax is 'z', not a number"),
 ]
 
