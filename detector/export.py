@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -285,15 +285,16 @@ def _batch(text: str) -> int | None:
 def make_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
-    parser.add_argument("model", metavar="MODEL", help="a model of detect --list-models, or a weights file")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a model of detect --list-models, a run folder or a weights file; NAME@SIZE for crops of that size",
+    )
     parser.add_argument(
         "--out", metavar="FILE", type=Path, required=True, help="file to write: .onnx, or .xml with .bin"
     )
     parser.add_argument("--precision", choices=tuple(TOLERANCES), default="f32", help="(default: f32; bf16: .xml only)")
     parser.add_argument("--batch", metavar=f"N|{DYNAMIC}", type=_batch, help=f"crops at a time (default: {DYNAMIC})")
-    parser.add_argument(
-        "--size", metavar="PX", type=int, default=0, help="side of the crops (default: the model's own)"
-    )
     parser.add_argument("--check", action="store_true", help="write nothing; compare the FILE that is there")
     parser.add_argument("--seed", type=int, default=0, help="of the crops to compare on (default: 0)")
     parser.add_argument("--quiet", action="store_true", help="errors only")
@@ -313,8 +314,6 @@ def _main(argv: Sequence[str] | None) -> int:
     if not args.check:
         check_target(args.out)
     model = find_model(args.model)
-    if args.size:
-        model = replace(model, size=args.size)
     from detector.agreement import picture_paths, proposal_crops
 
     console = Console(PROGRAM, args.quiet)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,7 +202,11 @@ def _share(text: str) -> float:
 def make_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
-    parser.add_argument("model", metavar="MODEL", help="a model of detect --list-models, or a weights file")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a model of detect --list-models, a run folder or a weights file; NAME@SIZE for crops of that size",
+    )
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="weights file to write: .safetensors")
     parser.add_argument("--pictures", metavar="PATH", nargs="+", default=[], help="(default: the bundled samples)")
     parser.add_argument(
@@ -218,9 +221,6 @@ def make_parser() -> Parser:
         type=_share,
         default=LEAST_AGREEMENT,
         help=f"of the held-out crops that must keep their top class (default: {LEAST_AGREEMENT})",
-    )
-    parser.add_argument(
-        "--size", metavar="PX", type=int, default=0, help="side of the crops (default: the model's own)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of pictures and proposals (default: 0)")
     parser.add_argument("--quiet", action="store_true", help="errors only")
@@ -240,8 +240,6 @@ def _main(argv: Sequence[str] | None) -> int:
         raise UsageError(f"MODEL {model.name}: defined by torch only, which has no 8-bit run; give a weights file")
     if args.out.exists() and args.out.samefile(model.file):
         raise UsageError(f"--out {args.out}: is the model itself; give another name")
-    if args.size:
-        model = replace(model, size=args.size)
     if model.quantized:
         console.note(f"{model.name} has intervals already; they are replaced")
     from detector.agreement import picture_paths, proposal_crops

@@ -170,7 +170,7 @@ def test_the_command_writes_then_checks(leaves, tmp_path, capsys):
         (["{model}", "--out", "{}/a.xml", "--precision", "int8"], 1, "make them with python -m detector.quantize"),
         (["{model}", "--out", "{}/no/a.xml"], 1, "is no folder; make it first"),
         (["{model}", "--out", "{}/folder.xml"], 1, "it is a folder"),
-        (["{model}", "--out", "{}/a.xml", "--size", "3"], 1, "crops must have"),
+        (["{model}@3", "--out", "{}/a.xml"], 1, "crops must have"),
         (["torchvision_googlenet", "--out", "{}/a.xml"], 1, "give an .onnx file"),
     ],
 )

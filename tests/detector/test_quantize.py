@@ -153,7 +153,7 @@ def test_pictures_from_lists_folders_and_names(tmp_path):
     for name, reason in (("empty.txt", "an empty list"), ("missing.jpg", "no such file")):
         with pytest.raises(ValueError, match=reason):
             picture_paths([str(tmp_path / name)])
-    with pytest.raises(ValueError, match="no picture file"):
+    with pytest.raises(ValueError, match="-: no such file"):
         picture_paths(["-"])
 
 
