@@ -1,11 +1,14 @@
-"""The first layers through OpenVINO: features as torch has them, row by row whatever the batch, and several ends."""
+"""OpenVINO: features as torch has them, row by row whatever the batch, several ends; the one core of the process."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 import torch
 
@@ -215,3 +218,34 @@ def test_the_ends_of_several_networks(model: Model, crops: Crops, tmp_path: Path
         wanted = OpenVinoClassifier(end, "int8" if int8 else "f32", 4)(crops)
         assert np.ptp(wanted) > 0.01
         np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+LET_GO_ELSEWHERE = """
+import os, signal, threading
+from detector.runtimes.openvino import OpenVinoClassifier
+from detector.model import find_model
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+networks = [OpenVinoClassifier(find_model("inception_v3@75"))]
+thread = threading.Thread(target=networks.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGUSR1)
+print("alive")
+"""
+
+
+def test_a_signal_arrives_after_a_network_was_let_go_in_another_thread():
+    """With a core of its own, a network takes the signal stack of the main thread along, and the signal is the end."""
+    found = subprocess.run([sys.executable, "-c", LET_GO_ELSEWHERE], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout.split()) == (0, ["handled", "alive"]), found.stderr
+
+
+def test_threads_share_one_core():
+    found: list[ov.Core] = []
+    threads = [threading.Thread(target=lambda: found.append(core())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8 and all(one is core() for one in found)

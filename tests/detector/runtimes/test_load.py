@@ -20,7 +20,7 @@ from detector.runtimes.torch import TorchClassifier
 from detector.warp import warp
 from proposals.opencv import selective_search_opencv
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[3] / "samples"
 MODEL = replace(find_model("inception_v3"), size=128)
 
 

@@ -1,12 +1,17 @@
-"""Inception-v3 as data: shapes and counts against hand-worked numbers, one definition in two frameworks."""
+"""Inception-v3 as data: shapes and counts against hand-worked numbers, its arithmetic against torchvision's."""
+
+import functools
 
 import numpy as np
 import pytest
 import torch
 
+from detector.model import find_model
 from detector.networks.inception_v3 import INCEPTION_V3, MIN_SIZE, inception_v3
 from detector.networks.layers import Branches, Conv, convolutions, cost
 from detector.networks.torch_module import torch_network
+from detector.runtimes.torch import load_network
+from detector.weights import load_weights
 
 
 def outputs_of(layer):
@@ -76,3 +81,34 @@ def test_costs_of_the_network_and_of_one_with_other_classes():
     other = cost(inception_v3(201), (3, 299, 299))
     assert other.output == (201, 1, 1) and whole.parameters - other.parameters == 799 * 2_049
     assert inception_v3()[:-1] == inception_v3(201)[:-1] and inception_v3() == INCEPTION_V3
+
+
+def test_its_arithmetic_is_torchvisions(monkeypatch: pytest.MonkeyPatch):
+    """The same weights in torchvision's network give the same logits.
+
+    There batch norm stands where our bias is, and averages count the padding, which TF-Slim's do not.
+    """
+    from torchvision.models import inception
+
+    model = find_model("inception_v3")
+    weights = load_weights(model)
+    theirs = inception.inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False).eval()
+    parts = [part for part in theirs.modules() if isinstance(part, inception.BasicConv2d)]
+    *convs, classifier = convolutions(INCEPTION_V3)
+    with torch.no_grad():
+        for conv, part in zip(convs, parts, strict=True):
+            assert (part.conv.kernel_size, part.conv.stride[0]) == (conv.kernel, conv.stride), conv.name
+            part.conv.weight.copy_(torch.from_numpy(weights.kernel(conv.name)))
+            part.bn.running_var.fill_(1 - part.bn.eps)
+            part.bn.bias.copy_(torch.from_numpy(weights.bias(conv.name)))
+        theirs.fc.weight.copy_(torch.from_numpy(weights.kernel(classifier.name)).flatten(1))
+        theirs.fc.bias.copy_(torch.from_numpy(weights.bias(classifier.name)))
+    x = torch.randn(2, 3, 139, 171, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = load_network(model).eval()(x).flatten(1)
+        monkeypatch.setattr(
+            inception.F, "avg_pool2d", functools.partial(inception.F.avg_pool2d, count_include_pad=False)
+        )
+        wanted = theirs(x)
+    assert wanted.std() > 0.5
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
