@@ -83,17 +83,19 @@ def check_options(options: Any) -> None:
 def check_effect(options: Any, given: Iterable[str], spell: Callable[[str], str] = str) -> None:
     """Raise ValueError for one of the options `given` that has no effect, as another one has another value.
 
-    An option that is off (0 or "") is never refused. `spell` writes a name as the user does.
+    An option that is off (0 or "") or has its default value is never refused: a file may list all options. `spell`
+    writes a name as the user does.
     """
-    known = about(type(options))
+    known, fields = about(type(options)), type(options).__dataclass_fields__
     for name in given:
-        needs = known[name].needs if name in known and getattr(options, name) else {}
+        value = getattr(options, name)
+        needs = known[name].needs if name in known and value and value != fields[name].default else {}
         for other, right in needs.items():
-            value = getattr(options, other)
-            if right and value not in right:
+            beside = getattr(options, other)
+            if right and beside not in right:
                 cure = f"give {spell(other)} {' or '.join(map(_shown, right))}, or leave it out"
-                raise ValueError(f"{spell(name)} has no effect with {spell(other)} {_shown(value)}; {cure}")
-            if not right and not value:
+                raise ValueError(f"{spell(name)} has no effect with {spell(other)} {_shown(beside)}; {cure}")
+            if not right and not beside:
                 raise ValueError(f"{spell(name)} has no effect without {spell(other)}; leave it out")
 
 

@@ -71,7 +71,11 @@ def test_the_ends_of_a_range_are_taken_and_what_lies_outside_is_not(kind: type[A
         (FinetuneOptions, {"teachers": ["x"], "distill": 1, "frozen": "a"}, "set keep_features = false"),
         (FinetuneOptions, {"distill": 1, "classes": "own"}, "distill has no effect with classes own; give classes det"),
         (FinetuneOptions, {"kept": "b", "frozen": "a"}, "kept and kept_from go together"),
-        (ClassifierOptions, {"network": "inception_v3", "norm": "lrn"}, "norm has no effect with network inception_v3"),
+        (
+            ClassifierOptions,
+            {"network": "inception_v3", "norm": "batch"},
+            "norm has no effect with network inception_v3",
+        ),
         (ClassifierOptions, {"auxiliary": False, "auxiliary_weight": 0.5}, "auxiliary_weight has no effect with"),
         (ClassifierOptions, {"validate_pictures": 5}, "validate_pictures has no effect without validation"),
         (DistillOptions, {"mixup": 0.2}, "unknown key 'mixup'"),
