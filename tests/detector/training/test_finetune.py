@@ -39,15 +39,6 @@ FROZEN = "inception_5b"
 KEPT = (f"frozen={FROZEN}", "cut_precision=f32")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The cores may be busy; networks this small only lose by more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow GoogLeNet with random weights, proposals around the objects of the samples, a configuration."""

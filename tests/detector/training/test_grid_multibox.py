@@ -39,14 +39,6 @@ SIZE, FINE, FROZEN = 96, "inception_3a", "inception_4d"
 GRIDS = [(12, 12), (6, 6)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow GoogLeNet with random weights as the trunk, and a configuration on the samples."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file
 
 from detector.cli.detect import main as detect
@@ -44,15 +43,6 @@ NAMES = ("hound", "person", "zebra")
 OF = {"dog": "hound", "person": "person", "zebra": "zebra"}
 HEAD = "Logits/Conv2d_1c_1x1"
 SIZE = 96
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The cores may be busy; batches this small only lose by more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def some_proposals(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> Proposals:

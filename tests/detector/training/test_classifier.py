@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +25,6 @@ from proposals.images import read_image
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 CLASSES = {"bird": ("eagle", "kite"), "cat": ("chelsea",), "cup": ("coffee",), "horse": ("horses", "giraffe")}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The cores may be busy; networks this small only lose by more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ Here the "pictures" are rows of numbers, so that a run takes a fraction of a sec
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
@@ -23,21 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detector.training.loop import Group, Trainer, run_length
+from detector.training.loop import Group, Trainer, averaged_model, learning_rate, run_length
 from detector.training.options import LoopOptions
 from detector.training.processes import Batch, World, noted_signals, step_batches
 from detector.training.run_folder import RunFolder, load_checkpoint, read_log
 from proposals.console import Console, Terminated
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only lose by more, above all where other work keeps the cores busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 ALONE = World(0, 1, torch.device("cpu"))
 ROWS = 64
@@ -409,7 +400,7 @@ GROUP = """
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_training_loop import SmallTask, options, trained
+from test_loop import SmallTask, options, trained
 if __name__ == "__main__":
     class Told(SmallTask):
         def losses(self, network, batch):
@@ -450,3 +441,94 @@ def test_ctrl_c_reaches_the_workers_too_and_harms_nothing(tmp_path: Path):
     assert out.splitlines()[-1] == "interrupted", error
     assert error == "" and process.returncode == 0
     assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] >= 6
+
+
+def plain(**fields: Any) -> LoopOptions:
+    return LoopOptions(**{"steps": 100, **fields})
+
+
+@pytest.mark.parametrize(
+    ("step", "wanted"), [(0, 1e-3), (19_999, 1e-3), (20_000, 1e-4), (39_999, 1e-4), (40_000, 1e-5), (69_999, 1e-6)]
+)
+def test_r_cnn_takes_a_tenth_every_20_000(step: int, wanted: float):
+    o = plain(steps=70_000, decay_steps=20_000)
+    assert learning_rate(o, step, 70_000, 1.0) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "factor"), [(0, 1), (7.9, 1), (8, 0.96), (15.9, 0.96), (16, 0.96**2), (80, 0.96**10)]
+)
+def test_googlenet_takes_four_percent_off_every_8_epochs(epoch: float, factor: float):
+    o = plain(learning_rate=0.01, decay=0.96, decay_epochs=8.0)
+    assert learning_rate(o, round(epoch * 250), 100_000, 250.0) == pytest.approx(0.01 * factor, rel=1e-12)
+
+
+def test_the_steps_of_the_decay_go_before_its_epochs_and_without_either_the_rate_stays():
+    both = plain(decay_steps=10, decay_epochs=8.0)
+    assert learning_rate(both, 10, 100, 100.0) == pytest.approx(1e-4)
+    assert learning_rate(plain(), 99, 100, 1.0) == 1e-3
+    assert learning_rate(plain(schedule="constant", decay_steps=1), 99, 100, 1.0) == 1e-3
+
+
+def test_the_cosine_goes_from_all_to_nothing():
+    o = plain(schedule="cosine", learning_rate=0.5)
+    rates = [learning_rate(o, step, 100, 1.0) for step in range(101)]
+    assert rates[0] == 0.5 and rates[50] == pytest.approx(0.25) and rates[25] == pytest.approx(0.25 + 0.25 / 2**0.5)
+    assert rates[100] == pytest.approx(0, abs=1e-15) and 0 < rates[99] < 0.5 * (math.pi / 100) ** 2
+    assert all(a > b for a, b in itertools.pairwise(rates))
+
+
+def test_the_warm_up_rises_evenly_and_ends():
+    o = plain(schedule="constant", learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate(o, step, 100, 1.0) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1])
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.norm = nn.BatchNorm1d(2)
+
+
+def averaged(kind: str, decay: float = 0.999, steps: int = 7) -> tuple[nn.Module, Tiny, list[dict[str, np.ndarray]]]:
+    """Return the average over random states of a network, the network at the end, and the states."""
+    network, states = Tiny(), []
+    average = averaged_model(plain(average=kind, ema_decay=decay), network)
+    assert average is not None
+    generator = torch.Generator().manual_seed(5)
+    for step in range(steps):
+        for value in network.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(torch.randn(value.shape, generator=generator))
+            else:
+                value.fill_(step)
+        states.append({name: value.numpy().astype(np.float64) for name, value in network.state_dict().items()})
+        average.update_parameters(network)
+    assert int(average.n_averaged) == steps
+    return average.module, network, states
+
+
+def test_the_equal_average_is_the_mean_of_all_steps():
+    average, _, states = averaged("equal")
+    for name, value in average.state_dict().items():
+        wanted = states[-1][name] if "num_batches" in name else np.mean([state[name] for state in states], axis=0)
+        np.testing.assert_allclose(value.numpy(), wanted, atol=1e-6)
+
+
+def test_the_exponential_average_against_a_loop():
+    average, _, states = averaged("ema", 0.8)
+    held = states[0]
+    for state in states[1:]:
+        held = {name: 0.8 * held[name] + 0.2 * state[name] for name in held}
+    for name, value in average.state_dict().items():
+        wanted = states[-1][name] if "num_batches" in name else held[name]
+        np.testing.assert_allclose(value.numpy(), wanted, atol=1e-6)
+
+
+def test_the_average_holds_copies():
+    average, network, _ = averaged("equal", steps=1)
+    before = average.state_dict()["linear.weight"].clone()
+    with torch.no_grad():
+        network.linear.weight.add_(1)
+    assert torch.equal(average.state_dict()["linear.weight"], before)
+    assert averaged_model(plain(), network) is None
