@@ -99,7 +99,7 @@ def googlenets(runs: int, spared: float) -> list[tuple[str, float, float]]:
         alone = Detector(DetectOptions(model=files[0]))
         background = alone.trace(image).scores[:, 0]
         cascade = float(np.quantile(background, 1 - spared))
-        whole = Detector(DetectOptions(model=files[0], ensemble=",".join(files[1:]), cascade=0))
+        whole = Detector(DetectOptions(model=files[0], ensemble=",".join(files[1:])))
         sparing = Detector(DetectOptions(model=files[0], ensemble=",".join(files[1:]), cascade=cascade))
         share = f"{1 - sparing.trace(image).asked[1] / len(background):.0%}"
         for what, detector in (

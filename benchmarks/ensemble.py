@@ -22,7 +22,7 @@ from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
 from detector.detector import Detector
-from detector.ensemble import member_scores
+from detector.ensemble import combined, member_outputs
 from detector.options import DetectOptions
 from eval.bootstrap import picture_weights, resampled_map
 from eval.detector_run import MIN_SCORE
@@ -52,7 +52,7 @@ def scored(
             if file is not None and file.is_file():
                 own = np.load(file)["scores"]
             else:
-                own, _ = member_scores(member, image, proposals.boxes)
+                own = member_outputs(member, image, proposals.boxes)[0].scores
                 if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     np.savez(file, scores=own)
@@ -104,7 +104,8 @@ def main() -> None:
         print(line, flush=True)
         return evaluation.mean_ap, means
 
-    average = [np.mean(parts, axis=0, dtype=np.float64).astype(np.float32) for parts in zip(*scores, strict=True)]
+    models = [member.model for member in detector.members]
+    average = [combined(models, parts) for parts in zip(*scores, strict=True)]
     print(f"{'':28}    mAP     difference  95 % interval       crops of the others saved")
     whole, base = row("ensemble, every region", average, None, 0.0)
     for name, own in zip(args.members, scores, strict=True):

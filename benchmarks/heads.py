@@ -75,11 +75,11 @@ def main() -> None:
         proposals = detector.propose(image)
         proposed += len(proposals)
         softmax = detector.score(image, proposals)
-        margins = score_regions([svm], image, proposals.boxes, None)
-        ways = ((softmax.scores, None), (softmax.scores, softmax.targets))
-        ways += ((margins.scores, None), (margins.scores, softmax.targets))
-        for side, (scores, targets) in zip(sides, ways, strict=True):
-            found[side][number] = detector.suppress(image, proposals, scores, targets)
+        margins = score_regions([svm], image, proposals.boxes)
+        ways = ((softmax.scores, None), (softmax.scores, softmax.deltas))
+        ways += ((margins.scores, None), (margins.scores, softmax.deltas))
+        for side, (scores, deltas) in zip(sides, ways, strict=True):
+            found[side][number] = detector.suppress(image, proposals, scores, deltas)
         if sys.stderr.isatty():
             print(f"\r{number + 1}/{len(truth.paths)}", end="", file=sys.stderr, flush=True)
     seconds = time.perf_counter() - begin

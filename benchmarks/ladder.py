@@ -18,7 +18,7 @@ import json
 import sys
 import time
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from detector.detections import Detections
 from detector.model import Model, file_digest, find_model
 from detector.multibox import MultiBox, load_multibox, multibox_digest, shipped_multibox
 from detector.options import DetectOptions
-from detector.postprocess import objectness, softened_per_class, vote_per_class, weighed
+from detector.postprocess import Regions as Scored
+from detector.postprocess import objectness, soften, suppress, vote, weigh
 from detector.runtimes.base import Classifier
 from detector.runtimes.load import load_classifier
 from detector.warp import warp
@@ -41,7 +42,6 @@ from eval.bootstrap import interval, picture_weights, resampled_ap
 from eval.detector_run import MIN_SCORE
 from eval.predictions.table import Predictions
 from eval.protocols import evaluate
-from proposals.boxes import nms_per_class
 from proposals.images import read_image
 from proposals.merging import merge
 from proposals.selective.search import selective_search
@@ -149,7 +149,7 @@ def _scores(classify: Classifier, model: Model, image: np.ndarray, boxes: np.nda
     def write(start: int, stop: int, out: np.ndarray) -> None:
         warp(image, boxes[start:stop], model.size, model.fill, out=out)
 
-    return classify.score(len(boxes), write)
+    return classify.score(len(boxes), write).scores
 
 
 def together(step: Step, members: list[np.ndarray], kinds: list[np.ndarray]) -> np.ndarray:
@@ -170,15 +170,14 @@ def together(step: Step, members: list[np.ndarray], kinds: list[np.ndarray]) -> 
 
 def detections(step: Step, regions: Regions, scores: np.ndarray) -> Detections:
     """Return what is left of scored regions, with the low threshold of an evaluation."""
-    o = replace(DetectOptions(), vote=step.vote)
-    boxes, seen = regions.proposals.boxes, regions.objectness if step.objectness else None
-    final = weighed(scores, seen, step.objectness)
-    kept, columns = nms_per_class(boxes, final[:, 1:], o.nms, MIN_SCORE, o.top)
-    left, own = boxes[kept], np.minimum(final[kept, columns + 1], 1)
-    if o.vote:
-        left = vote_per_class(left, columns, lambda _: boxes, final[:, 1:], o.vote)
-        own = softened_per_class(left, own, columns, o.nms, 1 - step.objectness)
-    return Detections(left, own, columns + 1, regions.proposals.sources[kept], regions.size, det_names())
+    o = DetectOptions()
+    found = Scored(regions.proposals.boxes, scores[:, 1:], regions.proposals.sources, regions.size)
+    if step.objectness:
+        found = weigh(found, regions.objectness[:, None], step.objectness)
+    left = suppress(found, o.nms, MIN_SCORE, o.top)
+    if step.vote:
+        left = soften(vote(left, step.vote), o.nms, 0)
+    return left.detections(det_names())
 
 
 def read_set(name: str, pictures: int | None) -> GroundTruth:

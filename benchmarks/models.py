@@ -32,8 +32,8 @@ from detector.multibox import MultiBox, load_multibox
 from detector.networks.layers import cut_after
 from detector.networks.openvino_graph import ends_model
 from detector.options import DetectOptions
-from detector.postprocess import POWER, in_context, objectness, softened_per_class, vote_per_class, weighed
-from detector.runtimes.base import DET, Scores, summed_leaves
+from detector.postprocess import VOTE_POWER, Regions, in_context, objectness, soften, suppress, vote, weigh
+from detector.runtimes.base import DET, summed_leaves
 from detector.runtimes.compiled import core
 from detector.runtimes.load import load_classifier
 from detector.runtimes.openvino import Requests
@@ -47,11 +47,10 @@ from eval.predictions.table import Predictions
 from eval.protocols import evaluate
 from eval.protocols.evaluation import TRUE_POSITIVE
 from eval.summary import errors_as_text
-from proposals.boxes import nms_per_class
 from proposals.images import read_image
 from proposals.merging import merge
 from proposals.selective.search import selective_search
-from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
+from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = {
@@ -62,39 +61,27 @@ SETS = {
 SEARCHED, LEARNED, ALL = (SELECTIVE_SEARCH, BOTH), (MULTIBOX, BOTH), (SELECTIVE_SEARCH, MULTIBOX, BOTH)
 SHARE, VOTE = DetectOptions.objectness, DetectOptions.vote
 METHODS = {  # sources, the weight of MultiBox's confidence, the IoU and power of box voting, and whether it is soft
-    "ss": (SEARCHED, 0.0, 0.0, POWER, False),
-    "multibox": (LEARNED, 0.0, 0.0, POWER, False),
-    "both": (ALL, 0.0, 0.0, POWER, False),
-    "multibox, weighed": (LEARNED, SHARE, 0.0, POWER, False),
-    "both, weighed": (ALL, SHARE, 0.0, POWER, False),
+    "ss": (SEARCHED, 0.0, 0.0, VOTE_POWER, False),
+    "multibox": (LEARNED, 0.0, 0.0, VOTE_POWER, False),
+    "both": (ALL, 0.0, 0.0, VOTE_POWER, False),
+    "multibox, weighed": (LEARNED, SHARE, 0.0, VOTE_POWER, False),
+    "both, weighed": (ALL, SHARE, 0.0, VOTE_POWER, False),
     "both, weighed, as published": (ALL, SHARE, 0.5, 1, False),  # arXiv:1505.01749
-    "both, weighed, voted": (ALL, SHARE, VOTE, POWER, False),
-    "multibox, weighed, voted, soft": (LEARNED, SHARE, VOTE, POWER, True),
-    "both, weighed, voted, soft": (ALL, SHARE, VOTE, POWER, True),
+    "both, weighed, voted": (ALL, SHARE, VOTE, VOTE_POWER, False),
+    "multibox, weighed, voted, soft": (LEARNED, SHARE, VOTE, VOTE_POWER, True),
+    "both, weighed, voted, soft": (ALL, SHARE, VOTE, VOTE_POWER, True),
 }
 FROZEN = "Mixed_7a"  # what all networks of the table have in common
 BATCH = 8
 RESAMPLES = 1000
 
 
-def detections(
-    proposals: Proposals, scores: Scores, size: tuple[int, int], o: DetectOptions, vote: float, power: float, soft: bool
-) -> Detections:
-    """Return what is left of scored proposals, with the low threshold of an evaluation."""
-    kept, columns = nms_per_class(proposals.boxes, scores[:, 1:], o.nms, MIN_SCORE, o.top)
-    boxes, own = proposals.boxes[kept], np.minimum(scores[kept, columns + 1], 1)
-    if vote:
-        boxes = vote_per_class(boxes, columns, lambda _: proposals.boxes, scores[:, 1:], vote, power)
-    if soft:
-        own = softened_per_class(boxes, own, columns, o.nms, 1 - SHARE)
-    return Detections(
-        boxes,
-        own,
-        columns + 1,
-        proposals.sources[kept],
-        size,
-        det_names(),
-    )
+def detections(regions: Regions, o: DetectOptions, overlap: float, power: float, soft: bool) -> Detections:
+    """Return what is left of scored regions, with the low threshold of an evaluation."""
+    found = suppress(regions, o.nms, MIN_SCORE, o.top)
+    if overlap:
+        found = vote(found, overlap, power)
+    return (soften(found, o.nms, 0) if soft else found).detections(det_names())
 
 
 def best_f1(scores: np.ndarray, right: np.ndarray, positives: int) -> tuple[float, float]:
@@ -200,20 +187,24 @@ def main() -> None:
                     np.savez(file, boxes=proposals.boxes, scores=np.stack(rows).astype(np.float16))
             sides = dict(zip(names, rows, strict=True))
             sides |= {text: np.mean([rows[i] for i in members], axis=0) for text, members in averages.items()}
-            for method, (sources, share, vote, power, soft) in methods.items():
+            size = (image.shape[1], image.shape[0])
+            for method, (sources, share, overlap, power, soft) in methods.items():
                 own = np.isin(proposals.sources, sources)
-                part = Proposals(proposals.boxes[own], proposals.scores[own], proposals.sources[own])
-                boxes[method] += len(part)
+                boxes[method] += np.count_nonzero(own)
                 for side, scores in sides.items():
-                    size = (image.shape[1], image.shape[0])
-                    final = weighed(scores[own], None if of_boxes is None else of_boxes[own], share)
-                    found.setdefault((side, method), {})[number] = detections(part, final, size, o, vote, power, soft)
+                    regions = Regions(proposals.boxes[own], scores[own, 1:], proposals.sources[own], size)
+                    if of_boxes is not None:
+                        regions = weigh(regions, of_boxes[own, None], share)
+                    found.setdefault((side, method), {})[number] = detections(regions, o, overlap, power, soft)
             if whole:
                 seen = whole(whole_picture(image, whole.model.size))
                 for side in averages:  # on top of the last method, which takes all proposals
-                    final = in_context(weighed(sides[side], of_boxes, share), seen, args.context)
-                    own = detections(proposals, final, size, o, vote, power, soft)
-                    found.setdefault((side, f"context {args.context:g}"), {})[number] = own
+                    regions = Regions(proposals.boxes, sides[side][:, 1:], proposals.sources, size)
+                    if of_boxes is not None:
+                        regions = weigh(regions, of_boxes[:, None], share)
+                    regions = weigh(regions, in_context(seen), args.context)
+                    kept = detections(regions, o, overlap, power, soft)
+                    found.setdefault((side, f"context {args.context:g}"), {})[number] = kept
             if sys.stderr.isatty():
                 print(f"\r{number + 1}/{len(truth.paths)}", end="", file=sys.stderr, flush=True)
         report(

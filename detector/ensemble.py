@@ -80,27 +80,27 @@ def score_regions(
 def combined(models: Sequence[Model], scores: Sequence[Scores]) -> Scores:
     """Return the scores [N, 1 + classes] of several networks in one: their mean, weighed by their votes (section 8).
 
-    Where some know background and some do not, objectness and class are told apart: of each region
-    `o = 1 - background` is the mean of those that know it, and its class is a mixture. With p the scores of the classes
-    alone from those that know background, q from those that do not, each summing to 1, and `a` the others' share of the
-    votes: class scores are `o ((1 - a) p + a q)`.
+    Where some know background and some do not, objectness and class are told apart. Of each region, the objectness
+    `o = 1 - background` is the mean of those that know it. Its class is a mixture: p are the scores of the classes
+    alone in the mean of those that know background, q the mean of those from the others, both summing to 1, `a` the
+    others' share of the votes, and the class scores are `o ((1 - a) p + a q)`.
     """
     stacked, votes = np.stack(scores), np.array([model.weight for model in models])
     judges = np.array([model.knows_background for model in models])
     if judges.all() or not judges.any():
         return np.asarray(np.average(stacked, axis=0, weights=votes), np.float32)
     seen = np.average(stacked[judges], axis=0, weights=votes[judges])
-    kinds = np.average(stacked[~judges], axis=0, weights=votes[~judges])
+    kinds = np.average(_class_given_object(stacked[~judges]), axis=0, weights=votes[~judges])
     share = votes[~judges].sum() / votes.sum()
-    mixed = (1 - share) * _class_given_object(seen) + share * _class_given_object(kinds)
+    mixed = (1 - share) * _class_given_object(seen) + share * kinds
     background = seen[:, [BACKGROUND]]
     return np.concatenate([background, (1 - background) * mixed], axis=1).astype(np.float32)
 
 
-def _class_given_object(scores: Doubles) -> Doubles:
-    """Return the scores of the classes alone, summing to 1: [N, 1 + classes] -> [N, classes]."""
-    classes = scores[:, 1:]
-    return np.asarray(classes / np.maximum(classes.sum(axis=1, keepdims=True), LEAST))
+def _class_given_object(scores: npt.NDArray[np.floating]) -> Doubles:
+    """Return the scores of the classes alone, summing to 1: [..., 1 + classes] -> [..., classes]."""
+    classes = scores[..., 1:].astype(np.float64)
+    return np.asarray(classes / np.maximum(classes.sum(axis=-1, keepdims=True), LEAST))
 
 
 def member_outputs(member: Classifier, image: Image, boxes: Boxes) -> tuple[Outputs, float]:

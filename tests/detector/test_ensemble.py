@@ -81,6 +81,15 @@ def test_members_of_three_kinds():
     np.testing.assert_allclose(found[:, 1:], (1 - seen[:, :1]) * (7 / 8 * p + 1 / 8 * q), atol=1e-6)
 
 
+def test_those_that_know_no_background_weigh_alike_whatever_they_took_for_it():
+    own, few, many = drawn(7), drawn(8), drawn(9)
+    few[:, 1:] *= 0.01
+    few[:, 0] = 1 - few[:, 1:].sum(axis=1)
+    found = combined([replace(ONE, votes=2), MODEL, MODEL], [own, few, many])
+    p, q, r = (scores[:, 1:] / scores[:, 1:].sum(axis=1, keepdims=True) for scores in (own, few, many))
+    np.testing.assert_allclose(found[:, 1:], (1 - own[:, :1]) * (p / 2 + q / 4 + r / 4), atol=1e-5)
+
+
 def test_one_member_gives_the_scores_of_its_crops(members, image, boxes) -> None:
     found = score_regions(members[:1], image, boxes)
     crops = warp(image, boxes, 75, MODEL.fill)
