@@ -9,6 +9,7 @@ close to an object whose class cannot be told. Classes of few boxes share one bo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,10 +121,14 @@ def head_examples(pool: RegionPool, sources: Sequence[Source], cache: FeatureCac
 
 @dataclass(frozen=True, eq=False)
 class Svms:
-    """The SVMs of C classes on unscaled features: weights float32 [C, D], bias float32 [C], NEVER without an SVM."""
+    """The SVMs of C classes on unscaled features: weights float32 [C, D], bias float32 [C], NEVER without an SVM.
+
+    stopped: bool [C], where the solver had not converged after `max_iterations`.
+    """
 
     weights: Floats
     bias: Floats
+    stopped: Mask
 
     @property
     def trained(self) -> Mask:
@@ -145,7 +150,7 @@ def train_svms(examples: Examples, o: SvmOptions, advance: Advance = lambda step
         mining.add(picture)
         advance(1)
     mining.finish()
-    return Svms(mining.weights * mining.scale, mining.bias)
+    return Svms(mining.weights * mining.scale, mining.bias, mining.stopped)
 
 
 class Mining:
@@ -161,7 +166,7 @@ class Mining:
         self.added = np.zeros(classes, np.int64)  # since the class was last trained
         self.weights = np.zeros((classes, length), np.float32)  # on scaled features
         self.bias = np.full(classes, NEVER, np.float32)
-        self.trained = np.zeros(classes, np.bool_)
+        self.trained, self.stopped = np.zeros(classes, np.bool_), np.zeros(classes, np.bool_)
 
     def add(self, picture: Picture) -> None:
         """Give the picture's hard negatives to the classes, and train those that are new or have enough of them."""
@@ -186,7 +191,7 @@ class Mining:
         positives, others = (
             self.examples.of(rows) * self.scale for rows in (self.positives[column], self.held[column])
         )
-        weights, bias = fit_svm(positives, others, self.o)
+        weights, bias, self.stopped[column] = fit_svm(positives, others, self.o)
         self.weights[column], self.bias[column] = weights, bias
         self.trained[column], self.added[column] = True, 0
         self.held[column] = self.held[column][others @ weights + bias >= self.o.easy]
@@ -206,11 +211,13 @@ def negatives(picture: Picture, limit: float) -> Mask:
     return found
 
 
-def fit_svm(positives: Floats, negatives: Floats, o: SvmOptions) -> tuple[Floats, np.float32]:
-    """Return (weights [D], bias) of the linear SVM between scaled positives [P, D] and negatives [K, D], both P, K > 0.
+def fit_svm(positives: Floats, negatives: Floats, o: SvmOptions) -> tuple[Floats, np.float32, bool]:
+    """Return the linear SVM between scaled positives [P, D] and negatives [K, D], both P, K > 0.
 
-    liblinear's L2-regularised hinge loss (its solver 3), the bias being the weight of one more constant feature.
+    It is (weights [D], bias, whether the solver was stopped before it had converged). liblinear's L2-regularised hinge
+    loss (its solver 3), the bias being the weight of one more constant feature.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC  # takes a second to import
 
     solver = LinearSVC(
@@ -223,8 +230,11 @@ def fit_svm(positives: Floats, negatives: Floats, o: SvmOptions) -> tuple[Floats
         max_iter=o.max_iterations,
         random_state=o.seed,
     )
-    solver.fit(np.concatenate([positives, negatives]), np.repeat([1, -1], [len(positives), len(negatives)]))
-    return solver.coef_[0].astype(np.float32), np.float32(solver.intercept_[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is in the result
+        solver.fit(np.concatenate([positives, negatives]), np.repeat([1, -1], [len(positives), len(negatives)]))
+    stopped = int(solver.n_iter_) >= o.max_iterations
+    return solver.coef_[0].astype(np.float32), np.float32(solver.intercept_[0]), stopped
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,6 +342,8 @@ def train_head(
         arrays[f"{head}.weight"] = np.concatenate([np.zeros_like(svms.weights[:1]), svms.weights])[:, :, None, None]
         arrays[f"{head}.bias"] = np.concatenate([np.zeros(1, np.float32), svms.bias])
         told = f"{int(svms.trained.sum()):,} of {classes:,} classes have an SVM; the others are never detected"
+        if svms.stopped.any():
+            told += f"; of {int(svms.stopped.sum()):,} the solver stopped at max_iterations"
     else:
         assert isinstance(o, BboxOptions)
         found = train_box_regression(examples, o, advance)

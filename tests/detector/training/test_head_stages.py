@@ -21,6 +21,8 @@ from detector.datasets.read import read_dataset
 from detector.detector import Detector
 from detector.export import export_checked, run_file
 from detector.model import Model, Spec, find_model
+from detector.networks.googlenet import googlenet
+from detector.networks.torch_module import fold, training_network
 from detector.options import DetectOptions
 from detector.quantize import quantized_file
 from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
@@ -41,8 +43,17 @@ SAMPLES = Path(__file__).parents[3] / "samples"
 PICTURES = ("dog.jpg", "horses.jpg", "giraffe.jpg", "person.jpg")
 NAMES = ("hound", "person", "zebra")
 OF = {"dog": "hound", "person": "person", "zebra": "zebra"}
-HEAD = "Logits/Conv2d_1c_1x1"
-SIZE = 96
+HEAD, LAST, LENGTH = "loss3/classifier", "inception_5b", 256  # of a GoogLeNet a quarter as wide
+SIZE = 75
+SHARP = ("c=1.0", "max_iterations=100000")  # features of random weights hardly differ
+SMALL: dict[str, Any] = {
+    "network": "googlenet",
+    "size": SIZE,
+    "mean": 128.0,
+    "scale": 64.0,
+    "width": 0.25,
+    "norm": "batch",
+}
 
 
 def some_proposals(truth: np.ndarray, width: int, height: int, rng: np.random.Generator) -> Proposals:
@@ -57,8 +68,14 @@ def some_proposals(truth: np.ndarray, width: int, height: int, rng: np.random.Ge
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of three classes of its own, proposals, and a finished run of SVMs in `run`."""
+    """A network in 8 bits, a data set of three classes of its own, proposals, and a finished run of SVMs in `run`."""
     root = tmp_path_factory.mktemp("svm")
+    network = training_network(googlenet(1000, "batch", 0.25), "none", 0.0, 3)
+    random = save_weights(root / "random.safetensors", fold(network), Spec(**SMALL))
+    corners = np.random.default_rng(1).integers(0, 200, (16, 2))
+    shown = np.concatenate([corners, corners + 100], axis=1).astype(np.float32)
+    some = warp(read_image(SAMPLES / "dog.jpg"), shown, SIZE, random.fill)
+    (root / "start.safetensors").write_bytes(quantized_file(random, some, {}))
     table = json.loads((SAMPLES / "annotations.json").read_text(encoding="utf-8"))
     kinds = {c["id"]: OF.get(c["name"], "") for c in table["categories"]}
     table["images"] = [i for i in table["images"] if i["file_name"] in PICTURES]
@@ -81,14 +98,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(PictureProposals(path.name, width, height, found))
     write_store(root / "boxes.parquet", rows, {})
     text = f"""
-model = "inception_v3@{SIZE}"
+model = {json.dumps(str(root / "start.safetensors"))}
 proposals = {json.dumps(str(root / "boxes.parquet"))}
 data = [{json.dumps(str(root / "own.json"))}]
 classes = "own"
 cut_precision = "f32"
 """
     (root / "svm.toml").write_text(text, encoding="utf-8")
-    assert train(root, root / "run", "--quiet") == 0
+    assert train(root, root / "run", *SHARP, "--quiet") == 0
     return root
 
 
@@ -107,10 +124,14 @@ def model(folder: Path) -> Model:
     return find_model(str(folder / "run"))
 
 
+def start_of(folder: Path) -> Model:
+    return find_model(str(folder / "start.safetensors"))
+
+
 @pytest.fixture(scope="module")
 def crops(folder: Path) -> np.ndarray:
     boxes = ProposalStore(folder / "boxes.parquet")["dog.jpg"].boxes
-    return warp(read_image(SAMPLES / "dog.jpg"), boxes, SIZE, find_model("inception_v3").fill)
+    return warp(read_image(SAMPLES / "dog.jpg"), boxes, SIZE, start_of(folder).fill)
 
 
 def pooled(model: Model, crops: np.ndarray) -> np.ndarray:
@@ -132,7 +153,7 @@ def expected_scores(model: Model, features: np.ndarray) -> np.ndarray:
 def test_the_file_has_the_svms_for_a_classifier_and_everything_else_as_it_was(folder: Path, model: Model):
     assert (model.head, model.sharpness, model.classes, model.size) == ("svm", 0, 4, SIZE)
     assert model.class_names == NAMES and model.outputs == "own" and model.quantized and not model.has_box_regression
-    new, old = load_file(model.file), load_file(find_model("inception_v3").file)
+    new, old = load_file(model.file), load_file(start_of(folder).file)
     assert {k for k in new if not k.startswith(HEAD)} == {k for k in old if not k.startswith(HEAD)}
     for name, array in old.items():
         if not name.startswith(HEAD):
@@ -140,11 +161,15 @@ def test_the_file_has_the_svms_for_a_classifier_and_everything_else_as_it_was(fo
     assert not new[f"{HEAD}.weight"][0].any() and new[f"{HEAD}.bias"][0] == 0
     sources, pool = pool_of(folder)
     notes: list[str] = []
-    parts = folder / "run" / "cache", pool, find_model(f"inception_v3@{SIZE}"), "Mixed_7c", "f32", 0, notes.append
+    parts = folder / "run" / "cache", pool, start_of(folder), LAST, "f32", 0, notes.append
     before = (folder / "run" / "cache" / "cache.json").read_bytes()
     cache = fill_cache(*parts, mirror=False)
-    assert (folder / "run" / "cache" / "cache.json").read_bytes() == before and cache.features.shape[1:] == (2048, 1, 1)
-    head = train_svms(head_examples(pool, sources, cache), svm_options())
+    assert (folder / "run" / "cache" / "cache.json").read_bytes() == before and cache.features.shape[1:] == (
+        LENGTH,
+        1,
+        1,
+    )
+    head = train_svms(head_examples(pool, sources, cache), svm_options(c=1.0, max_iterations=100_000))
     assert head.trained.all()
     np.testing.assert_array_equal(new[f"{HEAD}.weight"][1:, :, 0, 0], head.weights)
     np.testing.assert_array_equal(new[f"{HEAD}.bias"][1:], head.bias)
@@ -155,8 +180,8 @@ def test_the_file_has_the_svms_for_a_classifier_and_everything_else_as_it_was(fo
 
 def test_features_are_of_regions_as_they_are(folder: Path):
     _, pool = pool_of(folder)
-    start = find_model(f"inception_v3@{SIZE}")
-    cache = fill_cache(folder / "run" / "cache", pool, start, "Mixed_7c", "f32", 0, print, mirror=False)
+    start = start_of(folder)
+    cache = fill_cache(folder / "run" / "cache", pool, start, LAST, "f32", 0, print, mirror=False)
     image = read_image(pool.paths[0])
     rows = np.flatnonzero(pool.pictures == 0)
     kept = cache.features[rows].reshape(len(rows), -1).astype(np.float32)
@@ -165,7 +190,7 @@ def test_features_are_of_regions_as_they_are(folder: Path):
     np.testing.assert_allclose(kept, straight, rtol=2e-3, atol=1e-4)
     assert (np.abs(kept - turned).max(axis=1) > 0.01).all()
     with pytest.raises(ValueError, match="other seed"):
-        fill_cache(folder / "run" / "cache", pool, start, "Mixed_7c", "f32", 0, print)
+        fill_cache(folder / "run" / "cache", pool, start, LAST, "f32", 0, print)
 
 
 def test_every_runtime_gives_the_sigmoids_of_the_margins(model: Model, crops: np.ndarray):
@@ -209,18 +234,20 @@ def test_a_finished_run_is_not_done_again(folder: Path, capsys: pytest.CaptureFi
     before = file.stat().st_mtime_ns, file.read_bytes()
     shutil.move(folder / "run" / "cache", folder / "kept")
     try:
-        assert train(folder, folder / "run") == 0
+        assert train(folder, folder / "run", *SHARP) == 0
         assert f"{folder / 'run'} holds this run already, finished" in capsys.readouterr().err
         assert (file.stat().st_mtime_ns, file.read_bytes()) == before and not (folder / "run" / "cache").exists()
         assert train(folder, folder / "run", "c=0.1", "--quiet") == 1
-        assert "holds a run with c = 0.001, not 0.1" in capsys.readouterr().err
-        assert read_config("svm", folder / "run" / "config.toml", []) == read_config("svm", folder / "svm.toml", [])
+        assert "holds a run with c = 1.0, not 0.1" in capsys.readouterr().err
+        assert read_config("svm", folder / "run" / "config.toml", []) == read_config("svm", folder / "svm.toml", SHARP)
     finally:
         shutil.move(folder / "kept", folder / "run" / "cache")
 
 
 def test_the_classes_of_ilsvrc_and_a_shared_cache(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "det.toml").write_text(f'model = "inception_v3@{SIZE}"\ndata = ["samples"]\n', encoding="utf-8")
+    (tmp_path / "det.toml").write_text(
+        f'model = "{folder / "start.safetensors"}"\ndata = ["samples"]\n', encoding="utf-8"
+    )
     rows = []
     rng = np.random.default_rng(1)
     for path in sorted(SAMPLES.glob("*.jpg")):
@@ -235,7 +262,7 @@ def test_the_classes_of_ilsvrc_and_a_shared_cache(folder: Path, tmp_path: Path, 
     assert (made.outputs, made.classes, made.class_names, made.head) == ("det", 201, (), "svm")
     trained = load_weights(made).bias(HEAD)[1:] > -100
     assert 5 < trained.sum() < 30 and f"{trained.sum()} of 200 classes have an SVM" in told
-    image = read_image(SAMPLES / "dog.jpg")[:96, :96]
+    image = read_image(SAMPLES / "dog.jpg")[:SIZE, :SIZE]
     scores = OpenVinoClassifier(made, "int8")(image[None].copy())
     assert (scores[0, 1:][~trained] < 1e-6).all() and (scores[0, 1:][trained] > 1e-6).all()
     before = (tmp_path / "shared" / "cache.json").stat().st_mtime_ns
@@ -294,9 +321,8 @@ def test_what_a_picture_gives(folder: Path):
 
 def test_metadata_comes_back_and_quantizing_keeps_it(model: Model, crops: np.ndarray, tmp_path: Path):
     arrays = dict(load_weights(model).arrays)
-    arrays["bbox.weight"], arrays["bbox.bias"] = np.ones((12, 2048), np.float16), np.ones(12, np.float32)
-    settings: dict[str, Any] = {"network": "inception_v3", "size": SIZE, "mean": model.mean, "scale": model.scale}
-    settings |= {"classes": 4, "class_names": NAMES}
+    arrays["bbox.weight"], arrays["bbox.bias"] = np.ones((12, LENGTH), np.float16), np.ones(12, np.float32)
+    settings = SMALL | {"classes": 4, "class_names": NAMES}
     made = save_weights(tmp_path / "both.safetensors", arrays, Spec(**settings, head="svm"))
     assert made.has_box_regression and made.head == "svm" and find_model(made.file) == made
     (tmp_path / "int8.safetensors").write_bytes(quantized_file(made, crops[:4], {}))
@@ -306,7 +332,7 @@ def test_metadata_comes_back_and_quantizing_keeps_it(model: Model, crops: np.nda
     plain = save_weights(tmp_path / "plain.safetensors", load_weights(model).arrays, Spec(**settings))
     assert (plain.head, plain.has_box_regression) == ("softmax", False) and find_model(plain.file) == plain
     arrays["bbox.weight"] = arrays["bbox.weight"][:8]
-    with pytest.raises(ValueError, match=r"bbox\.weight has shape \[8, 2048\], inception_v3 needs \[12, 2048\]"):
+    with pytest.raises(ValueError, match=r"bbox\.weight has shape \[8, 256\], googlenet .*needs \[12, 256\]"):
         save_weights(tmp_path / "bad.safetensors", arrays, Spec(**settings))
     del arrays["bbox.weight"]
     assert not save_weights(tmp_path / "no_weight.safetensors", arrays, Spec(**settings)).has_box_regression
@@ -334,7 +360,7 @@ def test_scores_of_two_kinds_are_not_averaged(folder: Path, model: Model, tmp_pa
     other = save_weights(
         tmp_path / "soft.safetensors",
         arrays,
-        Spec(network="inception_v3", size=SIZE, mean=128, scale=128, classes=4, class_names=NAMES),
+        Spec(**SMALL, classes=4, class_names=NAMES),
     )
     with pytest.raises(
         ValueError, match="soft has softmax scores, model svm scores: different kinds of scores cannot be averaged"
@@ -357,7 +383,7 @@ def test_scores_of_two_kinds_are_not_averaged(folder: Path, model: Model, tmp_pa
             "bbox",
             [],
             1,
-            "inception_v3@96: box regression goes with a classifier of background and the 3 classes, which",
+            "start.safetensors: box regression goes with a classifier of background and the 3 classes, which",
         ),
     ],
 )
