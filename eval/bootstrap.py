@@ -135,9 +135,7 @@ def _resample(
     ap: Doubles,
 ) -> None:
     """Fill `ap` [R, C]: a prediction or box of a picture that was drawn n times is there n times."""
-    longest = 0
-    for column in range(len(starts) - 1):
-        longest = max(longest, starts[column + 1] - starts[column])
+    longest = np.max(np.diff(starts)) if len(starts) > 1 else 0
     found = np.zeros(longest + 1)  # hits up to and with the n-th drawn true positive
     best = np.zeros(longest + 1)  # precision there, then its envelope
     for sample in range(len(weights)):
@@ -159,20 +157,43 @@ def _resample(
                     count += 1
             for i in range(count - 2, -1, -1):
                 best[i] = max(best[i], best[i + 1])
-            total, place = 0.0, 0
             if points == ALL_POINTS:
-                for i in range(count):
-                    total += best[i] * (found[i] - (found[i - 1] if i > 0 else 0.0))
-                ap[sample, column] = total / positives
-                continue
-            steps = VOC07_STEPS + 1 if points == ELEVEN else len(recalls)
-            for step in range(steps):
-                if points == ELEVEN:
-                    while place < count and found[place] * VOC07_STEPS < step * positives:
-                        place += 1
-                else:
-                    while place < count and found[place] / positives < recalls[step]:
-                        place += 1
-                if place < count:
-                    total += best[place]
-            ap[sample, column] = total / steps
+                ap[sample, column] = _area(found[:count], best[:count], positives)
+            elif points == ELEVEN:
+                ap[sample, column] = _mean_at_tenths(found[:count], best[:count], positives)
+            else:
+                ap[sample, column] = _mean_at(recalls, found[:count], best[:count], positives)
+
+
+@compiled_exactly
+def _area(found: Doubles, best: Doubles, positives: int) -> float:
+    """Return the area under an envelope: `best` [K] precision from `found` [K] hits on."""
+    total, before = 0.0, 0.0
+    for i in range(len(best)):
+        total += best[i] * (found[i] - before)
+        before = found[i]
+    return total / positives
+
+
+@compiled_exactly
+def _mean_at_tenths(found: Doubles, best: Doubles, positives: int) -> float:
+    """Return the mean of an envelope at recall 0, 0.1, ..., 1, compared in whole numbers."""
+    total, place = 0.0, 0
+    for step in range(VOC07_STEPS + 1):
+        while place < len(best) and found[place] * VOC07_STEPS < step * positives:
+            place += 1
+        if place < len(best):
+            total += best[place]
+    return total / (VOC07_STEPS + 1)
+
+
+@compiled_exactly
+def _mean_at(recalls: Doubles, found: Doubles, best: Doubles, positives: int) -> float:
+    """Return the mean of an envelope at these recalls."""
+    total, place = 0.0, 0
+    for recall in recalls:
+        while place < len(best) and found[place] / positives < recall:
+            place += 1
+        if place < len(best):
+            total += best[place]
+    return total / len(recalls)
