@@ -30,8 +30,8 @@ from detector.training.processes import World
 from detector.training.regions import PoolOptions, RegionPool, build_pool, read_sources
 from detector.training.run_folder import load_checkpoint, read_log
 from detector.weights import Weights, load_weights, save_weights
-from proposals.store import PictureProposals, write_store
-from proposals.types import SELECTIVE_SEARCH, Proposals
+from proposals.store import PictureProposals, ProposalStore, write_store
+from proposals.types import MULTIBOX, SELECTIVE_SEARCH, Proposals
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "samples"
@@ -345,23 +345,62 @@ def test_the_bundled_configuration_on_the_network_that_ships(tmp_path: Path, cap
     assert _detections(json.loads(capsys.readouterr().out))
 
 
+def mixed_data(root: Path, folder: Path) -> tuple[str, ...]:
+    """Options of a run as configs/shipped_trunk.toml: boxed pictures beside one with a label alone, two teachers."""
+    root.mkdir()
+    shutil.copy(SAMPLES / "chelsea.jpg", root / "cat.jpg")
+    image = {"id": 1, "file_name": "cat.jpg", "width": 451, "height": 300, "label": "domestic cat"}
+    table = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "domestic cat"}]}
+    (root / "labels.json").write_text(json.dumps(table), encoding="utf-8")
+    store = ProposalStore(folder / "boxes.parquet")
+    rows = [PictureProposals(path.name, 100, 100, store[path.name]) for path in sorted(SAMPLES.glob("*.jpg"))]
+    boxes = np.array([[20, 10, 400, 290], [100, 50, 180, 90], [0, 0, 60, 60]], np.float32)
+    rows.append(PictureProposals("cat.jpg", 451, 300, Proposals(boxes, np.arange(3)[::-1] / 3, np.full(3, MULTIBOX))))
+    write_store(root / "boxes.parquet", rows, {})
+    small = folder / "small.safetensors"
+    return (
+        f"data={json.dumps(['samples', str(root / 'labels.json')])}",
+        f"label_only={json.dumps([str(root / 'labels.json')])}",
+        f"proposals={root / 'boxes.parquet'}",
+        "shares=[1, 3]",
+        f"teachers={json.dumps([f'{small}@75', f'{small}@96'])}",
+        "distill=0.3",
+        "frozen=inception_4a",
+        "keep_features=false",
+        "jitter=2",
+        "near=0.5",
+        "most_background=8",
+        "unlabelled=0.15",
+        "average=ema",
+        "ema_decay=0.9",
+        "precision=bf16",
+        "workers=1",
+    )
+
+
 @pytest.mark.slow
-def test_a_kill_costs_what_the_last_checkpoint_lacks(folder: Path, tmp_path: Path):
+@pytest.mark.parametrize("kind", ["kept features", "mixed data"])
+def test_a_kill_costs_what_the_last_checkpoint_lacks(folder: Path, tmp_path: Path, kind: str):
     """The run that was killed ends with the weights of one that was not."""
-    options = [*KEPT, "steps=400", "checkpoint_minutes=0.0"]
+    steps = 400 if kind == "kept features" else 40
+    options = [*(KEPT if kind == "kept features" else mixed_data(tmp_path / "data", folder)), f"steps={steps}"]
     command = [sys.executable, "-m", "detector.train", "finetune", "--config", str(folder / "small.toml"), "--quiet"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run, last = tmp_path / "run", tmp_path / "run" / "last.pt"
-    with subprocess.Popen([*command, "--out", str(run), *options], cwd=ROOT, env=environment) as process:
+    arguments = ["--out", str(run), *options, "checkpoint_minutes=0.0"]
+    with subprocess.Popen([*command, *arguments], cwd=ROOT, env=environment, start_new_session=True) as process:
         while not last.is_file() and process.poll() is None:
             time.sleep(0.02)
         time.sleep(0.2)
-        process.send_signal(signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     done = load_checkpoint(last)["step"]
-    assert 0 < done < 400 and not (run / "model.safetensors").exists()
-    assert finetune(folder, run, *options[:3], "checkpoint_minutes=9.0") == 0
-    assert finetune(folder, tmp_path / "whole", *options[:3]) == 0
+    assert 0 < done < steps and not (run / "model.safetensors").exists()
+    assert finetune(folder, run, *options, "checkpoint_minutes=9.0") == 0
+    assert finetune(folder, tmp_path / "whole", *options, "workers=0") == 0
     assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
-    steps = [line["step"] for line in read_log(run / "log.jsonl") if "loss" in line]
-    assert steps == list(range(5, 401, 5))
+    lines = [line for line in read_log(run / "log.jsonl") if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(5, steps + 1, 5))
+    if kind == "mixed data":
+        assert (run / "cache").exists() is False and all(line["kept"] > 0 for line in lines)
+        assert sum(line["loss"] for line in lines[-3:]) < sum(line["loss"] for line in lines[:3])
