@@ -131,20 +131,6 @@ def distort_colours(
     change_lighting(pixels, lighting_shift(rng, lighting))
 
 
-def photometric(
-    image: Image, rng: np.random.Generator, strength: float = STRENGTH, lighting: float = LIGHTING
-) -> Image:
-    """Return `image` with its colours changed at random (section 6: Howard's photometric distortions).
-
-    strength, lighting: see `distort_colours`. Raises: ValueError for a strength outside 0..1 or a negative lighting.
-    """
-    if not (0 <= strength <= 1 and lighting >= 0):
-        raise ValueError(f"strength must be in 0..1 and lighting at least 0, got {strength} and {lighting}")
-    pixels = image.astype(np.float32)
-    distort_colours(pixels, rng, strength, lighting)
-    return _eight_bits(pixels)
-
-
 def augmented(
     image: Image,
     size: int,
@@ -177,7 +163,7 @@ def augmented(
         return seen
     pixels = seen.astype(np.float32)
     distort_colours(pixels, rng)
-    return _eight_bits(pixels)
+    return np.rint(pixels, out=pixels).astype(np.uint8)
 
 
 def centre_crop(image: Image, size: int, short_side: int) -> Image:
@@ -220,8 +206,3 @@ def mixup(images: Floats, targets: Floats, rng: np.random.Generator, alpha: floa
 
 def _clip(pixels: Floats) -> None:
     np.clip(pixels, 0, WHITE, out=pixels)
-
-
-def _eight_bits(pixels: Floats) -> Image:
-    """Return clipped `pixels` rounded to uint8; they are overwritten."""
-    return np.rint(pixels, out=pixels).astype(np.uint8)
