@@ -20,7 +20,7 @@ import numpy as np
 from machine import machine
 
 from detector.datasets.read import read_dataset
-from detector.multibox import MultiBox, load_multibox, shipped_multibox
+from detector.multibox import MultiBox, load_multibox
 from proposals.boxes import Boxes
 from proposals.images import read_image
 from proposals.merging import merge
@@ -52,16 +52,14 @@ CURVES = ("Selective Search, scale 1", "Selective Search, scale 2", "MultiBox 20
 def main() -> None:
     """Print the tables; draw the curve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--multibox", help="weights or run folder (default: those that ship)")
+    parser.add_argument("--multibox", default="", help="weights or run folder (default: those that ship)")
     parser.add_argument("--pictures", type=int, help="only so many of each set, evenly spaced")
-    parser.add_argument("--mirror", action="store_true", help="a second pass of MultiBox over the mirrored picture")
     parser.add_argument("--plot", type=Path, help="picture of recall against the number of boxes")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     args = parser.parse_args()
-    weights = args.multibox or shipped_multibox()
-    if weights is None or not SHARED.is_dir():
-        sys.exit("this benchmark needs weights of MultiBox (--multibox) and the reference data beside the checkout")
-    multibox = MultiBox(load_multibox(weights), mirror=args.mirror)
+    if not SHARED.is_dir():
+        sys.exit("this benchmark needs the reference data beside the checkout")
+    multibox = MultiBox(load_multibox(args.multibox))
     overlaps: dict[str, dict[str, list[np.ndarray]]] = {}
     boxes: dict[str, dict[str, list[int]]] = {}
     learned_seconds = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,22 +14,17 @@ from detector.detections import Detections
 from detector.ensemble import RegionScores, check_members, score_regions
 from detector.model import Model, find_model, split_name
 from detector.options import DetectOptions
-from detector.postprocess import Regions, in_context, objectness, regress, soften, suppress, vote, weigh
+from detector.postprocess import Regions, in_context, regress, soften, suppress, vote, weigh
 from detector.runtimes.base import Classifier, Deltas, Scores
 from detector.runtimes.load import load_classifier
 from detector.warp import warp
 from detector.weights import forget
 from detector.whole_crops import CONTEXT_MODEL, whole_picture
 from proposals.images import Image, check_image
-from proposals.merging import merge
-from proposals.opencv import selective_search_opencv
+from proposals.proposer import make_proposer
 from proposals.types import Proposals
 
-if TYPE_CHECKING:
-    from detector.multibox import MultiBox
-
 VIEWS = 4  # of a picture for its context
-SEARCH_THREADS = 2  # fast mode has two colour spaces
 
 
 @dataclass(frozen=True)
@@ -56,10 +51,9 @@ class Detector:
         """
         self.options = options or DetectOptions()
         o = self.options
-        self.multibox = None if o.proposals == "ss" else _multibox(o)
-        if o.backend == "own" and o.proposals != "multibox":
-            # not a daemon: the end of Python would abort inside its kernels
-            threading.Thread(target=_warm_up, daemon=False).start()
+        self.proposer = make_proposer(o, o.seed)
+        # not a daemon: the end of Python would abort inside its kernels
+        threading.Thread(target=self.proposer.prepare, daemon=False).start()
         names = [o.model, *o.further_models]
         models = [_model(name, o.crop_size) for name in names]
         check_members(models)
@@ -81,11 +75,14 @@ class Detector:
         """The network, of an ensemble the first one: crops [N, S, S, 3] in, scores [N, 1 + classes] out."""
         return self.members[0]
 
-    def __call__(self, image: Image) -> Detections:
-        """Return what is in `image` (uint8 RGB [H, W, 3]), by falling score. Raises: ValueError for another array."""
-        return self.trace(image).detections
+    def __call__(self, image: Image, path: Path | None = None) -> Detections:
+        """Return what is in `image` (uint8 RGB [H, W, 3]), by falling score; path: as of `propose`.
 
-    def trace(self, image: Image, proposals: Proposals | None = None) -> Trace:
+        Raises: ValueError for another array, or an image that a file of proposals lacks.
+        """
+        return self.trace(image, path=path).detections
+
+    def trace(self, image: Image, proposals: Proposals | None = None, path: Path | None = None) -> Trace:
         """Return the detections of `image` together with what each stage made on the way.
 
         proposals: the regions to look at; None: those of `propose`.
@@ -93,7 +90,7 @@ class Detector:
         check_image(image)
         begin = time.perf_counter()
         if proposals is None:
-            proposals = self.propose(image)
+            proposals = self.propose(image, path)
         proposed = time.perf_counter()
         found = self.score(image, proposals)
         scored = time.perf_counter()
@@ -106,24 +103,12 @@ class Detector:
         }
         return Trace(proposals, sum(found.asked), found.scores, detections, seconds, found.asked, found.deltas)
 
-    def propose(self, image: Image) -> Proposals:
-        """Return the regions to look at: Selective Search with large superpixels, and 200 learned ones (section 8)."""
-        o = self.options
-        if self.multibox is None or o.proposals == "ss":
-            found = self._search(image)
-            return found.top(o.ss_boxes) if o.ss_boxes else found
-        found = learned = self.multibox(image)
-        if o.proposals == "both":
-            found = merge(self._search(image), learned, (o.ss_boxes or None, None))
-        return replace(found, objectness=objectness(found.boxes, learned)) if o.objectness else found
+    def propose(self, image: Image, path: Path | None = None) -> Proposals:
+        """Return the regions to look at: Selective Search with large superpixels, and 200 learned ones (section 8).
 
-    def _search(self, image: Image) -> Proposals:
-        o = self.options
-        if o.backend == "opencv":
-            return selective_search_opencv(image, o.superpixel_scale, o.seed)
-        from proposals.selective.search import selective_search  # numba takes 0.3 s to import, beside the network
-
-        return selective_search(image, superpixel_scale=o.superpixel_scale, seed=o.seed, threads=SEARCH_THREADS)
+        path: of the image, by which a file of proposals knows it.
+        """
+        return self.proposer(image, path)
 
     def crop(self, image: Image, proposals: Proposals) -> npt.NDArray[np.uint8]:
         """Return each region warped with its context to what the network takes (R-CNN): uint8 [N, S, S, 3]."""
@@ -158,38 +143,18 @@ class Detector:
     def describe(self) -> str:
         """Return in one line what runs where."""
         o = self.options
-        search = [f"Selective Search ({o.backend}, superpixel scale {o.superpixel_scale})"]
-        if self.multibox is not None:
-            search = [*(search if o.proposals == "both" else []), self.multibox.describe()]
         members = [member.describe() for member in self.members]
         after = ["boxes moved by regression"] if o.bbox else []
-        if self.multibox is not None and o.objectness:
+        if o.objectness and o.proposals != "ss":
             after.append(f"scores weighed by objectness to the power {o.objectness:g}")
         if self.whole is not None:
             after.append(f"scores weighed by {self.whole.model.name} of the whole picture to the power {o.context:g}")
         if o.vote:
             after.append(f"boxes vote from IoU {o.vote:g}")
-        return "; ".join([*search, *members, *after])
+        return "; ".join([self.proposer.describe(), *members, *after])
 
 
 def _model(name: str, crop_size: int) -> Model:
     """Return the model of a name; `crop_size` not 0 is that of all that name none themselves (NAME@SIZE)."""
     model = find_model(name)
     return replace(model, size=crop_size) if crop_size and not split_name(name).size else model
-
-
-def _multibox(o: DetectOptions) -> MultiBox:
-    """Return the learned proposals that the options ask for. Raises: ValueError where no weights are installed."""
-    from detector.multibox import MultiBox, load_multibox, shipped_multibox
-
-    path = o.multibox or shipped_multibox()
-    if path is None:
-        raise ValueError(f"proposals '{o.proposals}': no MultiBox weights are installed; use --proposals ss")
-    return MultiBox(load_multibox(path), top=o.multibox_boxes)
-
-
-def _warm_up() -> None:
-    """Load or compile the kernels of Selective Search while the network loads."""
-    from proposals.selective.search import selective_search
-
-    selective_search(np.zeros((2, 2, 3), np.uint8))

@@ -1,72 +1,80 @@
-"""MultiBox at work: a picture through the trunk and the heads, once, to 200 learned proposals (section 8).
+"""MultiBox at work: an image through the trunk and the heads, once, to 200 learned proposals (section 8).
 
-The weights file holds the heads and names the classifier whose first layers are the trunk.
+The weights file holds the heads, and names the classifier whose first layers are the trunk.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from detector.model import Model, file_digest, find_model, model_names
-from detector.networks.layers import cut_after
+from detector.networks.layers import cost, cut_after
 from detector.weights import sorted_metadata
+from proposals.boxes import Boxes, Floats
 from proposals.files import write_bytes_atomic
 from proposals.images import Image, check_image
-from proposals.multibox.decoding import WHOLE, decode_proposals, from_crop, merge_passes, unmirrored
+from proposals.merging import objectness
+from proposals.multibox.decode import TOP, decode_proposals
+from proposals.multibox.priors import grid_priors
+from proposals.proposer import Key
 from proposals.types import Proposals
 
+if TYPE_CHECKING:
+    from detector.runtimes.multibox import MultiBoxNetwork
+
+ALGORITHM = 1  # to be raised whenever the same weights give other boxes
 MULTIBOX_FILE = "multibox.safetensors"  # in a run folder, and in the package
 SHIPPED_SHA256 = "530cd08129073c9fc96a11358e4c465f10b1bc111c0391c9beebc5090bd9572a"
-KEYS = ("trunk", "trunk_sha256", "frozen", "size")
-LAYERS = ("reduce", "hidden", "locations", "confidences")
-ARRAYS = ("priors", *(f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")))
-GRID_LAYERS = ("fine_reduce", "fine_mixed", "fine_outputs", "coarse_reduce", "coarse_mixed", "coarse_outputs")
-SHAPES = ("fine_shapes", "coarse_shapes")
-GRID_ARRAYS = (*SHAPES, *(f"{layer}.{kind}" for layer in GRID_LAYERS for kind in ("weight", "bias")))
+KEYS = ("trunk", "trunk_sha256", "frozen", "fine", "size")
+GRIDS = ("fine", "coarse")
+LAYERS = tuple(f"{grid}_{layer}" for grid in GRIDS for layer in ("reduce", "mixed", "outputs"))
+SHAPES = tuple(f"{grid}_shapes" for grid in GRIDS)
+ARRAYS = (*SHAPES, *(f"{layer}.{kind}" for layer in LAYERS for kind in ("weight", "bias")))
+
+Arrays = Mapping[str, Floats]
 
 
 @dataclass(frozen=True, eq=False)
 class MultiBoxWeights:
-    """trunk: the model whose first layers, up to `frozen`, come before the heads; arrays: the heads' and the priors.
-
-    fine: the layer whose features the fine one of two grids has; "" for heads over the whole picture.
+    """trunk: the model whose first layers come before the heads: those up to `fine` for the fine grid, those up to
+    `frozen` for the coarse one; arrays: of the heads; sha256: of the file, and of the trunk's.
     """
 
     file: str
     trunk: Model
     frozen: str
-    arrays: Mapping[str, npt.NDArray[np.float32]]
-    fine: str = ""
+    fine: str
+    arrays: Arrays
+    sha256: str = ""
+    trunk_sha256: str = ""
 
     @property
-    def cut(self) -> int | tuple[int, int]:
-        """Return how many layers of the trunk come before the heads, or each of two grids. Raises: ValueError."""
-        last = cut_after(self.trunk.layers, self.frozen)
-        if not self.fine:
-            return last
-        first = cut_after(self.trunk.layers, self.fine)
+    def cuts(self) -> tuple[int, int]:
+        """Return how many layers of the trunk come before each of the two grids. Raises: ValueError."""
+        first, last = (cut_after(self.trunk.layers, name) for name in (self.fine, self.frozen))
         if first >= last:
             raise ValueError(f"{self.file}: layer '{self.fine}' of the fine grid does not come before '{self.frozen}'")
         return first, last
 
 
-def save_multibox(
-    path: Path, arrays: Mapping[str, npt.NDArray[Any]], trunk: Model, frozen: str, fine: str = ""
-) -> None:
-    """Write the heads in float16, priors and shapes in float32, whole or not at all. Raises: OSError."""
+def save_multibox(path: Path, arrays: Mapping[str, npt.NDArray[Any]], trunk: Model, frozen: str, fine: str) -> None:
+    """Write the heads in float16, the shapes of the priors in float32, whole or not at all. Raises: OSError."""
     from safetensors.numpy import save
 
     stored = {
-        name: np.ascontiguousarray(array if name in ("priors", *SHAPES) else array.astype(np.float16))
+        name: np.ascontiguousarray(array if name in SHAPES else array.astype(np.float16))
         for name, array in arrays.items()
     }
     shipped = trunk.name in model_names() and find_model(trunk.name).file == trunk.file
@@ -74,10 +82,9 @@ def save_multibox(
         "trunk": trunk.name if shipped else str(Path(trunk.file).resolve()),
         "trunk_sha256": file_digest(trunk),
         "frozen": frozen,
+        "fine": fine,
         "size": str(trunk.size),
     }
-    if fine:
-        metadata["fine"] = fine
     write_bytes_atomic(path, sorted_metadata(save(stored, metadata)))
 
 
@@ -87,69 +94,57 @@ def shipped_multibox() -> Path | None:
     return path if path.is_file() else None
 
 
-def multibox_digest(path: str) -> str:
-    """Return the sha256 of the weights in a file or run folder, "" for those that ship; raise OSError, ValueError."""
-    file = Path(path) if path else shipped_multibox()
+def load_multibox(path: str | Path = "") -> MultiBoxWeights:
+    """Return the weights in a file or in a run folder, "" for those that ship.
+
+    Raises: OSError; ValueError for a damaged or unfitting file, or where none ship.
+    """
+    file = Path(path) if str(path) else shipped_multibox()
     if file is None:
         raise ValueError("no MultiBox weights are installed; use --proposals ss")
     file = file / MULTIBOX_FILE if file.is_dir() else file
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; python -m detector.train multibox makes one")
+    state = file.stat()
+    return _load(file, state.st_mtime_ns, state.st_size)
 
 
-def load_multibox(path: str | Path) -> MultiBoxWeights:
-    """Return the weights in a file, or in a run folder. Raises: OSError; ValueError for a damaged or unfitting file."""
+@functools.lru_cache(maxsize=1)  # eval.map asks for the digest before the detector takes the weights
+def _load(path: Path, changed: int, size: int) -> MultiBoxWeights:
+    """Return the weights in the file `path`, of this time of change and size."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    path = path / MULTIBOX_FILE if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; python -m detector.train multibox makes one")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if path == shipped_multibox() and digest != SHIPPED_SHA256:
+        raise ValueError(f"{path}: is not the file that ships (sha256); install the package again")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
-            names = list(file.keys())
-            arrays = {name: file.get_tensor(name).astype(np.float32) for name in names}
-        if path == shipped_multibox() and multibox_digest(str(path)) != SHIPPED_SHA256:
-            raise ValueError(f"{path}: is not the file that ships (sha256); install the package again")
+            arrays = {name: file.get_tensor(name).astype(np.float32) for name in list(file.keys())}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file, or a truncated one ({error}); fetch it again") from None
-    wanted = GRID_ARRAYS if metadata.get("fine") else ARRAYS
-    missing = [key for key in KEYS if key not in metadata] + [name for name in wanted if name not in arrays]
+    missing = [key for key in KEYS if not metadata.get(key)] + [name for name in ARRAYS if name not in arrays]
     if missing:
         raise ValueError(f"{path}: lacks '{missing[0]}'; not a weights file of MultiBox")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise ValueError(f"{path}: has a value that is not a finite number; train it again")
-    (_check_grid_shapes if metadata.get("fine") else _check_shapes)(path, arrays)
+    _check_shapes(path, arrays)
     if not metadata["size"].isdecimal():
         raise ValueError(f"{path}: the size of its metadata is no number; train it again")
     trunk = replace(find_model(metadata["trunk"]), size=int(metadata["size"]))
     if file_digest(trunk) != metadata["trunk_sha256"]:
         raise ValueError(f"{path}: was trained on another {metadata['trunk']}; train it again, or take that file")
-    return MultiBoxWeights(str(path), trunk, metadata["frozen"], arrays, metadata.get("fine", ""))
+    return MultiBoxWeights(
+        str(path), trunk, metadata["frozen"], metadata["fine"], arrays, digest, metadata["trunk_sha256"]
+    )
 
 
-def _check_shapes(path: Path, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
+def _check_shapes(path: Path, arrays: Arrays) -> None:
     """Raise ValueError where the arrays of a file are not those of one network."""
-    count, reduced, hidden = (len(arrays[name]) for name in ("priors", "reduce.bias", "hidden.bias"))
-    wanted: dict[str, tuple[int, ...]] = {
-        "priors": (count, 4),
-        "reduce.weight": (reduced, *arrays["reduce.weight"].shape[1:2], 1, 1),
-        "hidden.weight": (hidden, *arrays["hidden.weight"].shape[1:2]),
-        "locations.weight": (4 * count, hidden),
-        "locations.bias": (4 * count,),
-        "confidences.weight": (count, hidden),
-        "confidences.bias": (count,),
-    }
-    _compare_shapes(path, arrays, wanted)
-
-
-def _check_grid_shapes(path: Path, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Raise ValueError where the arrays of a file are not those of one network on two grids."""
-    wanted: dict[str, tuple[int, ...]] = {}
-    for grid in ("fine", "coarse"):
+    for grid in GRIDS:
         reduced, mixed = (len(arrays[f"{layer}.bias"]) for layer in ("fine_reduce", f"{grid}_mixed"))
         count = len(arrays[f"{grid}_shapes"])
-        wanted |= {
+        wanted: dict[str, tuple[int, ...]] = {
             f"{grid}_shapes": (count, 2),
             f"{grid}_reduce.weight": (reduced, *arrays[f"{grid}_reduce.weight"].shape[1:2], 1, 1),
             f"{grid}_reduce.bias": (reduced,),
@@ -157,64 +152,92 @@ def _check_grid_shapes(path: Path, arrays: Mapping[str, npt.NDArray[np.float32]]
             f"{grid}_outputs.weight": (5 * count, mixed, 1, 1),
             f"{grid}_outputs.bias": (5 * count,),
         }
-    _compare_shapes(path, arrays, wanted)
-
-
-def _compare_shapes(
-    path: Path, arrays: Mapping[str, npt.NDArray[np.float32]], wanted: Mapping[str, tuple[int, ...]]
-) -> None:
-    for name, shape in wanted.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{path}: {name} has shape {list(arrays[name].shape)}, not {list(shape)}; train it again")
+        for name, shape in wanted.items():
+            if arrays[name].shape != shape:
+                raise ValueError(
+                    f"{path}: {name} has shape {list(arrays[name].shape)}, not {list(shape)}; train it again"
+                )
 
 
 class MultiBox:
-    """The learned proposals of pictures, through OpenVINO on the CPU."""
+    """The learned proposals of images, through OpenVINO on the CPU: a `Proposer`. Threads take turns."""
 
-    def __init__(
-        self, weights: MultiBoxWeights, precision: str = "auto", top: int = WHOLE, mirror: bool = False
-    ) -> None:
-        """top: boxes a picture; mirror: a second pass over the mirrored picture, at twice the cost.
+    def __init__(self, weights: MultiBoxWeights, precision: str = "auto", top: int = TOP, threads: int = 0) -> None:
+        """top: boxes of an image; threads: that work on one, 0 for as many as there are cores.
 
-        precision: of the trunk: auto, f32, bf16 or int8. Raises: ValueError for weights that do not fit each other.
+        precision: of the trunk: auto, f32, bf16 or int8. The network is compiled with the first image.
+        Raises: ValueError for heads of another trunk or size, or a precision that the trunk has not.
         """
-        from detector.runtimes.multibox_runtime import MultiBoxNetwork
+        from detector.runtimes.openvino import checked_precision
 
-        self.weights, self.top, self.mirror = weights, top, mirror
-        self._network = MultiBoxNetwork(weights.trunk, weights.cut, weights.arrays, precision)
+        self.weights, self.top, self.threads = weights, top, threads
+        self.precision = checked_precision(weights.trunk, precision)
+        self.priors = _priors(weights)
+        self._network: MultiBoxNetwork | None = None
+        self._turn = threading.Lock()
 
-    def __call__(self, image: Image) -> Proposals:
+    @property
+    def key(self) -> Key:
+        return {
+            "multibox": ALGORITHM,
+            "multibox_sha256": self.weights.sha256,
+            "multibox_boxes": self.top,
+            "multibox_precision": self.precision,
+        }
+
+    def __call__(self, image: Image, path: Path | None = None) -> Proposals:
         """Return the best proposals of `image` (uint8 RGB [H, W, 3]), in falling order of confidence."""
         check_image(image)
         height, width = image.shape[:2]
-        size = self.weights.trunk.size
-        smaller = width > size and height > size
-        square = np.empty((size, size, 3), np.uint8)
-        cv2.resize(image, (size, size), square, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-        passes = [self._proposed(square, width, height)]
-        if self.mirror:
-            found = self._proposed(np.ascontiguousarray(square[:, ::-1]), width, height)
-            passes.append(Proposals(unmirrored(found.boxes, width), found.scores, found.sources))
-        return passes[0] if len(passes) == 1 else merge_passes(passes, self.top, self._network.nms)
+        locations, logits = self.predict(stretched(image, self.weights.trunk.size))
+        found = decode_proposals(locations, logits, self.priors, width, height, self.top)
+        return replace(found, objectness=objectness(found.boxes, found))
 
-    def _proposed(self, square: Image, width: int, height: int) -> Proposals:
-        locations, logits = self._network(square)
-        n = self._network
-        return decode_proposals(locations, logits, n.priors, width, height, self.top, n.nms, n.deviation)
+    def prepare(self) -> None:
+        """Compile the network, or fetch it compiled from the cache; an error comes with the first image."""
+        with suppress(OSError, ValueError, RuntimeError):
+            self._load()
+
+    def _load(self) -> None:
+        from detector.runtimes.multibox import MultiBoxNetwork
+
+        with self._turn:
+            if self._network is None:
+                self._network = MultiBoxNetwork(self.weights, self.precision, self.threads)
+
+    def predict(self, square: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        """Return the residuals [K, 4] and logits [K] of an image stretched to the trunk's size, uint8 [S, S, 3]."""
+        self._load()
+        assert self._network is not None
+        with self._turn:
+            return self._network(square)
 
     def describe(self) -> str:
         """Return in one line what runs where."""
-        passes = "2 passes" if self.mirror else "1 pass"
         name = "" if Path(self.weights.file) == shipped_multibox() else f" {self.weights.file}"
-        where = f"{passes} at {self.weights.trunk.size} px, OpenVINO on the CPU, {self._network.precision}"
+        where = f"{self.weights.trunk.size} px, OpenVINO on the CPU, {self.precision}"
         return f"MultiBox{name} ({self.top} boxes, {where})"
 
+    def __reduce__(self) -> tuple[type[MultiBox], tuple[MultiBoxWeights, str, int, int]]:
+        return MultiBox, (self.weights, self.precision, self.top, self.threads)
 
-def sub_crops(multibox: MultiBox, image: Image, windows: list[tuple[int, int, int, int]]) -> list[Proposals]:
-    """Return the proposals of windows (x1, y1, x2, y2) of a picture, in its pixels: a pass each."""
-    found = []
-    for window in windows:
-        x1, y1, x2, y2 = window
-        inner = multibox(np.ascontiguousarray(image[y1:y2, x1:x2]))
-        found.append(Proposals(from_crop(inner.boxes, np.array(window, np.float32)), inner.scores, inner.sources))
-    return found
+
+def stretched(image: Image, size: int) -> Image:
+    """Return the image as a square of `size` pixels."""
+    height, width = image.shape[:2]
+    square = np.empty((size, size, 3), np.uint8)
+    smaller = width > size and height > size
+    cv2.resize(image, (size, size), square, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return square
+
+
+def _priors(weights: MultiBoxWeights) -> Boxes:
+    """Return the priors on the cells of both grids. Raises: ValueError for heads of other layers than the trunk's."""
+    grids: list[tuple[int, int]] = []
+    for grid, cut in zip(GRIDS, weights.cuts, strict=True):
+        shape = cost(weights.trunk.layers[:cut], (3, weights.trunk.size, weights.trunk.size)).output
+        channels = weights.arrays[f"{grid}_reduce.weight"].shape[1]
+        if shape[0] != channels:
+            raise ValueError(f"{weights.file}: the heads take {grid} features of {channels} channels, got {shape[0]}")
+        grids.append((shape[1], shape[2]))
+    return grid_priors(grids, [weights.arrays[name] for name in SHAPES])

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proposals.options import check_options, option
+from proposals.options import FILE, option
+from proposals.proposer import SeededProposalOptions
 
 MIN_CROP, MAX_CROP = 75, 640  # the limits of detector.model, which needs numpy
-MAX_BATCH, MAX_SCALE, MAX_BOXES = 1024, 100, 100_000
+MAX_BATCH = 1024
 DEVICES = ("auto", "cpu", "cuda")
 RUNTIMES = ("auto", "openvino", "torch")
 PRECISIONS = ("auto", "f32", "bf16", "int8")
-SEARCHED = {"proposals": ("ss", "both")}
-LEARNED = {"proposals": ("multibox", "both")}
 
 
 @dataclass(frozen=True)
-class DetectOptions:
+class DetectOptions(SeededProposalOptions):
     """What one detection run depends on. Raises ValueError for a value outside its range."""
 
     model: str = option(
@@ -40,22 +39,6 @@ class DetectOptions:
         needs={"ensemble": ()},
         source="docs/engine.md",
     )
-    proposals: str = option(
-        "both",
-        "regions from Selective Search (ss), MultiBox, or both",
-        choices=("ss", "multibox", "both"),
-        source="GoogLeNet section 8",
-    )
-    multibox: str = option(
-        "",
-        "weights of MultiBox, a file or a run folder",
-        off="the shipped ones",
-        metavar="FILE",
-        needs=LEARNED,
-    )
-    multibox_boxes: int = option(
-        200, "MultiBox regions of a picture", low=1, high=MAX_BOXES, needs=LEARNED, source="GoogLeNet section 8"
-    )
     objectness: float = option(
         0.5,
         "weight of MultiBox's confidence in a score",
@@ -64,7 +47,7 @@ class DetectOptions:
         below=True,
         off="none, as in the paper",
         metavar="WEIGHT",
-        needs=LEARNED,
+        needs={"proposals": ("multibox", "both", FILE)},
         source="ours, docs/models.md",
     )
     context: float = option(
@@ -76,20 +59,6 @@ class DetectOptions:
         off="none, as in the paper",
         metavar="WEIGHT",
         source="ours, docs/models.md",
-    )
-    ss_boxes: int = option(
-        0, "Selective Search regions of a picture, best first", low=0, high=MAX_BOXES, off="all", needs=SEARCHED
-    )
-    backend: str = option(
-        "own", "Selective Search of this package or OpenCV's", choices=("own", "opencv"), needs=SEARCHED
-    )
-    superpixel_scale: int = option(
-        2,
-        "size of the superpixels: 1 as in R-CNN, 2 as in GoogLeNet",
-        low=1,
-        high=MAX_SCALE,
-        needs=SEARCHED,
-        source="GoogLeNet section 8",
     )
     threshold: float = option(
         0.3,
@@ -129,10 +98,6 @@ class DetectOptions:
     batch_size: int = option(
         0, "crops that a network takes at once", low=0, high=MAX_BATCH, off="what suits the device"
     )
-    seed: int = option(0, "seed of the random ranking of the Selective Search regions", low=0, needs=SEARCHED)
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     @property
     def further_models(self) -> tuple[str, ...]:

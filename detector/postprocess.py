@@ -15,9 +15,8 @@ from detector.detections import Detections
 from detector.runtimes.base import Deltas, Scores
 from proposals.box_coding import apply_targets
 from proposals.boxes import Boxes, Floats, Indices, descending, iou, nms_per_class
-from proposals.types import Proposals, Sources
+from proposals.types import Sources
 
-LEAST_OBJECT = 1e-3  # objectness of a box that no learned one overlaps: its classes keep their order
 LEAST_SEEN = 0.01  # that a picture says of a class: no class goes for it alone
 VOTE_POWER = 2  # of the scores, ours; 1 in arXiv:1505.01749
 
@@ -83,20 +82,10 @@ class Candidates:
         ).ordered()
 
 
-def objectness(boxes: Boxes, learned: Proposals) -> Floats:
-    """Return how much of an object MultiBox sees in any box, learned or not; ours, beyond the paper.
-
-    It is the largest product of a learned proposal's confidence and its IoU with the box.
-    Shapes: boxes [N, 4]; learned: of MultiBox, scores being confidences 0..1 -> float32 [N], 0.001..1.
-    """
-    found = (iou(boxes, learned.boxes) * learned.scores).max(axis=1, initial=0)
-    return np.asarray(np.clip(found, LEAST_OBJECT, 1), np.float32)
-
-
 def weigh(regions: Regions, weights: Floats, share: float) -> Regions:
     """Return the scores as scores^(1 - share) * weights^share: geometric means.
 
-    weights: [N, 1] of the regions, as `objectness` gives, or [1, classes] of the picture, as `in_context`; share: 0..1.
+    weights: [N, 1], the objectness of the proposals, or [1, classes] of the picture, as `in_context`; share: 0..1.
     """
     if not share:
         return regions

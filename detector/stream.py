@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Generic, NamedTuple, TypeVar
 
@@ -36,20 +37,22 @@ def detect_stream(
     load: Callable[[], Detector],
     ahead: int = 2,
     stop: threading.Event | None = None,
+    path: Callable[[T], Path | None] = lambda item: None,
 ) -> Generator[Outcome[T], None, None]:
     """Yield the outcome of every item in turn; a picture that fails yields its error and the others go on.
 
     read: makes an item an image, uint8 RGB [H, W, 3], in another thread than the caller's; load: returns the detector,
     and is called once, in a third thread, while the first item is read; ahead: how many further items may be read
-    before the caller is done with one. What `items` or `load` itself raises is raised here after the outcomes before
-    it. When the generator is closed, or interrupted, the threads end, and `items` is closed if it is a generator.
-    `stop` is set at that moment: who gives it promises that `items` heeds it, and the end waits for as long as they
-    take; without it, and for `read`, the end waits for PATIENCE at most.
+    before the caller is done with one; path: of an item's file, by which a file of proposals knows it. What `items` or
+    `load` itself raises is raised here after the outcomes before it. When the generator is closed, or interrupted, the
+    threads end, and `items` is closed if it is a generator. `stop` is set at that moment: who gives it promises that
+    `items` heeds it, and the end waits for as long as they take; without it, and for `read`, the end waits for PATIENCE
+    at most.
     Raises: ValueError for an `ahead` below 1.
     """
     if ahead < 1:
         raise ValueError(f"ahead must be at least 1, got {ahead}")
-    return _overlapped(_Threads(items, read, load, ahead, stop))
+    return _overlapped(_Threads(items, read, load, ahead, stop, path))
 
 
 def _overlapped(threads: _Threads[T]) -> Generator[Outcome[T], None, None]:
@@ -105,8 +108,9 @@ class _Threads(Generic[T]):
         load: Callable[[], Detector],
         ahead: int,
         stop: threading.Event | None,
+        path: Callable[[T], Path | None],
     ) -> None:
-        self._items, self._read, self._load = items, read, load
+        self._items, self._read, self._load, self._path = items, read, load, path
         self.detector: Detector | None = None  # once it is loaded
         self._room = threading.Semaphore(ahead + 1)  # items that may be alive
         self._stop = stop or threading.Event()
@@ -191,14 +195,13 @@ class _Threads(Generic[T]):
         except BaseException as error:  # raised again by `next`
             self._proposed.put(_Broken(error))
 
-    @staticmethod
-    def _search(work: _Work[T], detector: Detector) -> None:
+    def _search(self, work: _Work[T], detector: Detector) -> None:
         if work.image is None:
             return
         begin = time.perf_counter()
         try:
             check_image(work.image)
-            work.proposals = detector.propose(work.image)
+            work.proposals = detector.propose(work.image, self._path(work.item))
         except Exception as error:
             work.error = error
         work.seconds = time.perf_counter() - begin

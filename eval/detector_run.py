@@ -15,7 +15,7 @@ from detector import __version__
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.detector import Detector, Trace
 from detector.model import file_digest, find_model
-from detector.multibox import multibox_digest
+from detector.multibox import load_multibox
 from detector.options import DetectOptions
 from detector.whole_crops import CONTEXT_MODEL
 from eval.predictions.store import (
@@ -69,8 +69,10 @@ def setup(options: DetectOptions) -> Setup:
     for name in dict.fromkeys(names):
         model = find_model(name)
         digests[f"weights of {name}"] = file_digest(model)[:SHORT] if model.file else "downloaded"
-    if options.proposals != "ss":
-        digests["weights of MultiBox"] = multibox_digest(options.multibox)[:SHORT]
+    if options.learned:
+        digests["weights of MultiBox"] = load_multibox(options.multibox).sha256[:SHORT]
+    elif not options.searched:
+        digests["file of proposals"] = hashlib.sha256(Path(options.proposals).read_bytes()).hexdigest()[:SHORT]
     return Setup(options, {"version": __version__, **asdict(options), **digests})
 
 
@@ -135,7 +137,7 @@ def _trace(detector: Detector, path: Path | None) -> Trace | str:
     if path is None:
         return "no picture"
     try:
-        return detector.trace(read_image(path))
+        return detector.trace(read_image(path), path=path)
     except ImageError as error:
         return error.reason
     except (MemoryError, ValueError) as error:

@@ -6,20 +6,24 @@ import argparse
 import contextlib
 import importlib.util
 import json
-import os
 import sys
-from collections.abc import Generator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from eval.data import add_data_arguments, eval_options, open_data
 from proposals.console import FAILED, Console, Parser, UsageError, run, write_out
+from proposals.options import add_options, option, options_of
+from proposals.pool import propose_files, usable_cores
+from proposals.proposer import SeededProposalOptions, make_proposer
 
 if TYPE_CHECKING:
     from detector.datasets.ground_truth import GroundTruth
     from eval.coverage import Coverage
-    from eval.recall_pictures import Found
     from proposals.boxes import Floats
+    from proposals.proposer import Proposer
+    from proposals.types import Proposals
 
 PROGRAM = "python -m eval.recall"
 DESCRIPTION = """\
@@ -28,13 +32,12 @@ at IoU 0.5, as in GoogLeNet's section 8), the recall-IoU curve, average recall
 (AR, over IoU 0.5 to 1) and MABO, by number of boxes and by size of the object."""
 EPILOG = """\
 examples:
-  python -m eval.recall                          the bundled samples, Selective
-                                                 Search as `detect` runs it
-  python -m eval.recall --data VOC2012 --split val --mode quality --per-class
+  python -m eval.recall                          the bundled samples, regions
+                                                 proposed as `detect` does
+  python -m eval.recall --data VOC2012 --split val --proposals ss --per-class
   python -m eval.recall --data instances.json --proposals proposals.parquet
 
-FILE.parquet is what python -m proposals.extract writes; its pictures are found
-by path or name. Pictures without objects, crowds and objects marked difficult
+The pictures of a file are found by path or name. Pictures without objects, crowds and objects marked difficult
 are left out.
 
 exit status: 0 all done, 1 a picture failed or a file could not be read or
@@ -42,12 +45,13 @@ written, 2 wrong usage, 130 interrupted, 143 terminated."""
 COUNTS = "10,30,100,200,300,1000,all"
 PLOTS = (".png", ".svg")
 LISTED = 10  # pictures left out that are named; of more, the number is told
-SEARCH_OPTIONS = {
-    "mode": "--mode",
-    "superpixel_scale": "--superpixel-scale",
-    "backend": "--backend",
-    "search_seed": "--seed",
-}
+
+
+@dataclass(frozen=True)
+class RecallOptions(SeededProposalOptions):
+    """What is measured."""
+
+    workers: int = option(0, "processes that work on pictures", low=0, off="one for each usable core")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,15 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> int:
     """Read, measure, print; return the exit status."""
     counts = _counts(args.boxes)
-    _check(args)
+    _check_plot(args.plot)
+    o, options = options_of(args, RecallOptions), eval_options(args)
     console = Console(PROGRAM, args.quiet)
-    options = eval_options(args)
     if not options.data:
         console.note("no --data: measured on the bundled samples, a handful of pictures; --data takes a data set")
     data = open_data(options)
     truth, title = data.truth, data.title
-    found, failed = _measure(truth, args, counts, console)
-    described = _described(args)
+    proposer = make_proposer(o, o.seed, threads=1)
+    described = proposer.describe()
+    found, failed = _measure(truth, proposer, o.workers or usable_cores(), counts, console)
     if args.plot is not None:
         from eval.coverage import as_plot
         from proposals.files import write_bytes_atomic
@@ -88,7 +93,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _measure(
-    truth: GroundTruth, args: argparse.Namespace, counts: tuple[int, ...], console: Console
+    truth: GroundTruth, proposer: Proposer, workers: int, counts: tuple[int, ...], console: Console
 ) -> tuple[Coverage, int]:
     """Return the measures over all pictures that have objects, and how many of those failed."""
     import numpy as np
@@ -99,11 +104,11 @@ def _measure(
     counted = ~(truth.difficult | truth.crowd)
     pictures = np.unique(truth.pictures[counted]).tolist()
     if not pictures:
-        raise ValueError(f"{args.data or 'samples'}: no objects, so there is nothing to cover; give annotated pictures")
+        raise ValueError("the data has no objects, so there is nothing to cover; give annotated pictures")
     overlaps: dict[int, Floats] = {}  # [K, M] of each picture
     numbers: list[int] = []
     failed = 0
-    stream = _proposals(truth, pictures, args)
+    stream = _proposed(truth, pictures, proposer, workers, console.notice)
     with contextlib.closing(stream), console.progress("pictures", len(pictures)) as advance:
         for picture, proposals in stream:
             if isinstance(proposals, str):
@@ -129,26 +134,47 @@ def _measure(
     return measure(joined, *of_objects, np.array(numbers), counts, truth.class_names), failed
 
 
-def _proposals(truth: GroundTruth, pictures: list[int], args: argparse.Namespace) -> Generator[Found, None, None]:
-    """Return the stream of the proposals of `pictures` that the options ask for."""
-    from eval.recall_pictures import searched, stored
+def _proposed(
+    truth: GroundTruth, pictures: list[int], proposer: Proposer, workers: int, notice: Callable[[str], None]
+) -> Generator[tuple[int, Proposals | str], None, None]:
+    """Yield the proposals of `pictures`, numbers 0..P-1, or in their place the reason why there are none.
 
-    if args.proposals is not None:
-        return stored(truth, pictures, args.proposals)
+    Raises: OSError when the processes die without end; ValueError for a file that has none of the pictures, or has two
+    that may both be one of them.
+    """
     from proposals.images import MAX_PIXELS
-    from proposals.workers import Search
+    from proposals.stored import StoredProposals
 
-    backend, mode, scale = args.backend or "own", args.mode or "fast", args.superpixel_scale or 2
-    search = Search(backend, mode, scale, args.search_seed or 0, None, MAX_PIXELS)
-    return searched(truth, pictures, search, args.workers)
-
-
-def _described(args: argparse.Namespace) -> str:
-    """Return in words what proposals were measured."""
-    if args.proposals is not None:
-        return f"proposals of {args.proposals}"
-    mode, scale, backend = args.mode or "fast", args.superpixel_scale or 2, args.backend or "own"
-    return f"Selective Search, {mode}, superpixel scale {scale}" + (", of OpenCV" if backend == "opencv" else "")
+    sizes = {picture: tuple(truth.sizes[picture].tolist()) for picture in pictures}
+    if isinstance(proposer, StoredProposals):
+        paths = {picture: truth.paths[picture] or PurePosixPath(truth.names[picture]) for picture in pictures}
+        known = {picture: sizes[picture] if all(sizes[picture]) else None for picture in pictures}
+        if not any(proposer.has(path, known[picture]) for picture, path in paths.items()):
+            raise ValueError(f"{proposer.file}: none of its {len(proposer):,} pictures is one of the data set")
+        for picture, path in paths.items():
+            try:
+                yield picture, proposer.of(path, known[picture])
+            except ValueError as error:
+                yield picture, str(error)
+        return
+    index = {truth.names[picture]: picture for picture in pictures}
+    files: dict[str, Path] = {}
+    for name, picture in index.items():
+        file = truth.paths[picture]
+        if file is None:
+            yield picture, "the data set has no file of it; add the picture, or give --proposals"
+        else:
+            files[name] = file
+    for answer in propose_files(files.items(), proposer, MAX_PIXELS, min(workers, len(files) or 1), notice):
+        if answer is None:
+            continue
+        name, row = answer
+        picture = index[name]
+        if not isinstance(row, str) and all(sizes[picture]) and sizes[picture] != (row.width, row.height):
+            truth_size = f"{sizes[picture][0]} x {sizes[picture][1]}"
+            yield picture, f"it has {row.width} x {row.height} pixels, its ground truth {truth_size}"
+        else:
+            yield picture, row if isinstance(row, str) else row.proposals
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -165,52 +191,29 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Raise UsageError where the options do not go together, before any work is done."""
-    if args.proposals is not None:
-        given = [option for name, option in SEARCH_OPTIONS.items() if getattr(args, name) is not None]
-        if given:
-            raise UsageError(f"{given[0]} says how proposals are computed, --proposals that they are not; give one")
-    if args.backend == "opencv" and args.mode not in (None, "fast"):
-        raise UsageError("the backend opencv has no mode but fast")
-    for name in ("superpixel_scale", "workers"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if args.search_seed is not None and args.search_seed < 0:
-        raise UsageError(f"--seed must not be negative, got {args.search_seed}")
-    if args.plot is not None:
-        if args.plot.suffix.lower() not in PLOTS:
-            raise UsageError(f"--plot takes a name that ends in {' or '.join(PLOTS)}, got {args.plot}")
-        if not args.plot.parent.is_dir() or args.plot.is_dir():
-            what = f"{args.plot} is a folder" if args.plot.is_dir() else f"there is no folder {args.plot.parent}"
-            raise UsageError(f"{what}; --plot takes the name of a file in a folder that exists")
-        if importlib.util.find_spec("matplotlib") is None:
-            raise UsageError("--plot draws with matplotlib, which is not installed; pip install matplotlib")
+def _check_plot(plot: Path | None) -> None:
+    """Raise UsageError where the curves cannot be drawn, before any work is done."""
+    if plot is None:
+        return
+    if plot.suffix.lower() not in PLOTS:
+        raise UsageError(f"--plot takes a name that ends in {' or '.join(PLOTS)}, got {plot}")
+    if not plot.parent.is_dir() or plot.is_dir():
+        what = f"{plot} is a folder" if plot.is_dir() else f"there is no folder {plot.parent}"
+        raise UsageError(f"{what}; --plot takes the name of a file in a folder that exists")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot draws with matplotlib, which is not installed; pip install matplotlib")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(PROGRAM, DESCRIPTION, EPILOG)
     add_data_arguments(parser)
-    parser.add_argument(
-        "--proposals", type=Path, metavar="FILE.parquet", help="proposals to measure (default: they are computed)"
-    )
-    parser.add_argument("--mode", choices=("single", "fast", "quality"), help="of Selective Search (default: fast)")
-    parser.add_argument("--superpixel-scale", type=int, metavar="N", help="1 as R-CNN, 2 as GoogLeNet (default: 2)")
-    parser.add_argument("--backend", choices=("own", "opencv"), help="(default: own)")
-    parser.add_argument("--seed", dest="search_seed", type=int, metavar="N", help="of the ranking (default: 0)")
-    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (default: one a core)")
+    add_options(parser, RecallOptions)
     parser.add_argument("--boxes", default=COUNTS, metavar="LIST", help=f"numbers of boxes (default: {COUNTS})")
     parser.add_argument("--per-class", action="store_true", help="print coverage by class too")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the tables, classes included")
     parser.add_argument("--plot", type=Path, metavar="FILE", help=f"draw the curves, {' or '.join(PLOTS)}")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no notes but what was left out")
     return parser
-
-
-def _cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -186,11 +186,11 @@ def run(program: str, work: Callable[[], int]) -> int:
     except MemoryError:
         console.notice("not enough memory")
         return FAILED
-    except KeyboardInterrupt:
-        console.notice("interrupted")
+    except KeyboardInterrupt as error:
+        console.notice("; ".join(["interrupted", *map(str, error.args)]))
         return INTERRUPTED
-    except Terminated:
-        console.notice("terminated")
+    except Terminated as error:
+        console.notice("; ".join(["terminated", *map(str, error.args)]))
         return TERMINATED
 
 
@@ -222,6 +222,33 @@ def termination_raised() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Signals:
+    """SIGINT and SIGTERM noted, not raised, while work must not be broken off."""
+
+    caught: int | None = None
+
+
+@contextlib.contextmanager
+def noted_signals() -> Iterator[Signals]:
+    """Note SIGINT and SIGTERM meanwhile; afterwards raise KeyboardInterrupt or Terminated for a noted one."""
+    signals = Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signals.caught = signals.caught or number
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if signals.caught is not None:
+        raise KeyboardInterrupt if signals.caught == signal.SIGINT else Terminated
 
 
 def discard_stdout() -> None:

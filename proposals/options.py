@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ABOUT = "about"  # key of a field's metadata
+FILE = "FILE"  # among choices: the name of a file may stand there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,10 @@ class About:
     # option -> those of its values with which this one has an effect; (): all but 0 and ""
     needs: Mapping[str, tuple[object, ...]] = dataclasses.field(default_factory=dict)
 
+    def kind(self, value: object) -> object:
+        """Return the choice that `value` is: itself, or FILE where it is none of the others."""
+        return FILE if FILE in self.choices and value and value not in self.choices else value
+
     def range(self) -> str:
         """Return the range or the choices as text, "" where every value is right."""
         if self.choices:
@@ -51,7 +56,7 @@ class About:
             return next((text for item in value if (text := self.complaint(item))), "")
         if self.off and not value:
             return ""
-        if self.choices and value not in self.choices:
+        if self.choices and self.kind(value) not in self.choices:
             return f"must be one of {self.range()}, got '{value}'"
         if self.low is None or not isinstance(value, int | float):
             return ""
@@ -92,7 +97,7 @@ def check_effect(options: Any, given: Iterable[str], spell: Callable[[str], str]
         needs = known[name].needs if name in known and value and value != fields[name].default else {}
         for other, right in needs.items():
             beside = getattr(options, other)
-            if right and beside not in right:
+            if right and known[other].kind(beside) not in right:
                 cure = f"give {spell(other)} {' or '.join(map(_shown, right))}, or leave it out"
                 raise ValueError(f"{spell(name)} has no effect with {spell(other)} {_shown(beside)}; {cure}")
             if not right and not beside:
@@ -166,6 +171,8 @@ def add_options(
         settings: dict[str, Any] = {"dest": name, "default": None, "help": _help(what, fields[name].default)}
         if kind is bool:
             settings["action"] = argparse.BooleanOptionalAction
+        elif FILE in what.choices:
+            settings["metavar"] = "|".join(what.choices)
         elif what.choices and get_origin(kind) is not tuple:
             settings["choices"] = what.choices
         else:

@@ -1,17 +1,25 @@
-"""A data set of proposals in the making: parts that survive a kill, merged into one file at the end."""
+"""A data set of proposals in the making: parts that survive a kill, one file at the end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from proposals.pool import StoppedError, propose_files
+from proposals.proposer import Proposer
 from proposals.store import Parameters, PictureProposals, ProposalStore, write_store
 
+PART_PICTURES, PART_SECONDS = 64, 10.0  # a part is written when either is reached: what a kill can cost
 OPEN_PARTS = 8  # parts follow the order of the pictures nearly, so that few are open while they are merged
+
+
+Writer = Callable[[Path, Iterable[PictureProposals]], None]
 
 
 class OtherParametersError(ValueError):
@@ -25,16 +33,17 @@ class Parts:
     parts counts once, so that a run may be killed anywhere. One run at a time holds the folder.
     """
 
-    def __init__(self, path: Path, parameters: Parameters) -> None:
+    def __init__(self, path: Path, parameters: Parameters, write: Writer | None = None) -> None:
         """Take what earlier runs have left; `damaged` then names the parts that were thrown away.
 
+        write: writes the whole in another format than Parquet; such a file is never read, and must not be there yet.
         Raises: OtherParametersError for other `parameters`; ValueError for a damaged `path`; BlockingIOError while
         another run goes on; OSError.
         """
         self.path = path
         self.folder = path.with_name(path.name + ".parts")
         self.damaged: list[Path] = []
-        self._parameters = parameters
+        self._parameters, self._write = parameters, write
         self._home: dict[str, Path] = {}  # the file that holds a picture
         self._open: dict[Path, ProposalStore] = {}
         try:
@@ -47,7 +56,7 @@ class Parts:
         for left in self.folder.glob(".*.tmp*"):  # of a killed run
             left.unlink()
         try:
-            if path.exists():
+            if write is None and path.exists():
                 self._take(path)
             self._whole = len(self._home)
             self._last = self._take_parts()
@@ -79,7 +88,11 @@ class Parts:
             pictures = dict.fromkeys(picture for picture in order if picture in self._home)
             others = (picture for picture in self._home if picture not in pictures)
             whole = self.folder / self.path.name  # a killed run leaves nothing outside of the folder
-            write_store(whole, self._rows([*pictures, *others]), self._parameters)
+            rows = self._rows([*pictures, *others])
+            if self._write is not None:
+                self._write(whole, rows)
+            else:
+                write_store(whole, rows, self._parameters)
             whole.replace(self.path)
         self._whole = len(self._home)
         for part in self.folder.glob("part-*.parquet"):
@@ -133,6 +146,53 @@ class Parts:
             yield from stores[home].rows([picture])
         for store in stores.values():
             store.close()
+
+
+def fill(
+    parts: Parts,
+    missing: Mapping[str, Path],
+    proposer: Proposer,
+    max_pixels: int,
+    workers: int,
+    failed: Callable[[str, str], None],
+    notice: Callable[[str], None],
+    advance: Callable[[int], None],
+    stop: Callable[[], bool],
+) -> int:
+    """Compute the proposals of `missing` images, paths by their ids, into `parts`; return the number of boxes.
+
+    failed: gets the id of an image that has none, and the reason; advance: is called with 1 after each image; notice
+    and stop: as of `propose_files`. Raises: StoppedError where workers die without end, what is finished being kept;
+    OSError where a part cannot be written.
+    """
+    waiting: list[PictureProposals] = []
+    boxes, last = 0, time.monotonic()
+
+    def keep() -> None:
+        nonlocal waiting, last
+        if waiting:
+            parts.add(waiting)
+        waiting, last = [], time.monotonic()
+
+    stream = propose_files(missing.items(), proposer, max_pixels, min(workers, len(missing)), notice, stop)
+    with contextlib.closing(stream):
+        try:
+            for answer in stream:
+                if answer is not None:
+                    picture, found = answer
+                    if isinstance(found, PictureProposals):
+                        waiting.append(found)
+                        boxes += len(found.proposals)
+                    else:
+                        failed(picture, found)
+                    advance(1)
+                if len(waiting) >= PART_PICTURES or time.monotonic() - last > PART_SECONDS:
+                    keep()
+        except StoppedError:
+            keep()
+            raise
+    keep()
+    return boxes
 
 
 def locked(path: Path) -> IO[bytes]:

@@ -1,8 +1,9 @@
 """Proposals of a whole data set in one Parquet file: how it is written, and read at random.
 
-A row is a picture: its id, width, height, and as lists its boxes (x1, y1, x2, y2 of each in turn), scores and
-sources. So a picture is there whole or not at all, its name and size are held once, and reading one is reading a row.
-The parameters and their fingerprint stand in the metadata of the schema.
+A row is a picture: its id, width, height, and as lists its boxes (x1, y1, x2, y2 of each in turn), scores, sources and,
+where MultiBox has seen the picture, the objectness of the boxes. So a picture is there whole or not at all, its name
+and size are held once, and reading one is reading a row. The parameters and their fingerprint stand in the metadata of
+the schema.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from proposals.boxes import Floats
 from proposals.files import NewFile
 from proposals.types import Proposals
 
-Parameters = Mapping[str, str | int | None]
+Parameters = Mapping[str, str | int | float | None]
 
-FORMAT = b"1"
+FORMAT, FORMATS = b"2", (b"1", b"2")  # files of format 1 have no objectness
 PICTURES_A_GROUP = 16  # a row group is decoded whole: about a millisecond, and a footer that stays small
 SCHEMA = pa.schema(
     [
@@ -38,8 +40,10 @@ SCHEMA = pa.schema(
         pa.field("boxes", pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False),
         pa.field("score", pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=False),
         pa.field("source", pa.list_(pa.field("element", pa.uint8(), nullable=False)), nullable=False),
+        pa.field("objectness", pa.list_(pa.field("element", pa.float32(), nullable=False)), nullable=True),
     ]
 )
+LISTS = ("boxes", "score", "source", "objectness")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +64,7 @@ class _Group(NamedTuple):
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     sources: npt.NDArray[np.uint8]
+    objectness: list[Floats | None]  # of each picture
 
 
 def fingerprint(parameters: Parameters) -> str:
@@ -90,7 +95,10 @@ class ProposalStore(Mapping[str, Proposals]):
         try:
             self._file = pq.ParquetFile(self.path, memory_map=True, page_checksum_verification=True)
             metadata = self._file.schema_arrow.metadata or {}
-            if not self._file.schema_arrow.equals(SCHEMA) or metadata.get(b"proposals.format") != FORMAT:
+            format = metadata.get(b"proposals.format")
+            self._lists = LISTS[: len(LISTS) if format == FORMAT else -1]
+            schema = pa.schema([field for field in SCHEMA if field.name not in LISTS or field.name in self._lists])
+            if format not in FORMATS or not self._file.schema_arrow.equals(schema):
                 raise ValueError(f"{self.path} is a Parquet file, but none of proposals that this version can read")
             index = self._file.read(columns=["picture", "width", "height"], use_threads=False)
         except (pa.ArrowException, OSError) as error:
@@ -126,7 +134,7 @@ class ProposalStore(Mapping[str, Proposals]):
         i = row - group.first
         span = slice(group.starts[i], group.starts[i + 1])
         try:
-            return Proposals(group.boxes[span], group.scores[span], group.sources[span])
+            return Proposals(group.boxes[span], group.scores[span], group.sources[span], group.objectness[i])
         except ValueError as error:
             raise self._damaged(error) from error
 
@@ -150,7 +158,7 @@ class ProposalStore(Mapping[str, Proposals]):
     def _read(self, number: int) -> _Group:
         """Return a row group, decoded and checked; raise ValueError."""
         try:
-            table = self._file.read_row_group(number, columns=["boxes", "score", "source"], use_threads=False)
+            table = self._file.read_row_group(number, columns=list(self._lists), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
         boxes, scores, sources = (table[name].combine_chunks() for name in ("boxes", "score", "source"))
@@ -165,7 +173,17 @@ class ProposalStore(Mapping[str, Proposals]):
             boxes.values.to_numpy().reshape(-1, 4),
             scores.values.to_numpy(),
             sources.values.to_numpy(),
+            self._objectness(table),
         )
+
+    def _objectness(self, table: pa.Table) -> list[Floats | None]:
+        """Return the objectness of each picture of a row group, None where it has none."""
+        if "objectness" not in self._lists:
+            return [None] * len(table)
+        column = table["objectness"].combine_chunks()
+        values, starts = column.values.to_numpy(), column.offsets.to_numpy()
+        known = column.is_valid().to_numpy(zero_copy_only=False)
+        return [values[starts[i] : starts[i + 1]] if known[i] else None for i in range(len(table))]
 
     def _damaged(self, reason: object) -> ValueError:
         text = " ".join(str(reason).split())
@@ -204,8 +222,10 @@ def _table(rows: Sequence[PictureProposals], schema: pa.Schema) -> pa.Table:
     )
     lists = [
         pa.ListArray.from_arrays(pa.array(begin, pa.int32()), pa.array(values), type=field.type)
-        for (begin, values), field in zip(flat, list(SCHEMA)[3:], strict=True)
+        for (begin, values), field in zip(flat, list(SCHEMA)[3:-1], strict=True)
     ]
+    seen = [proposals.objectness for proposals in found]
+    lists.append(pa.array([None if values is None else values.tolist() for values in seen], list(SCHEMA)[-1].type))
     columns = [
         pa.array([row.picture for row in rows], pa.string()),
         pa.array([row.width for row in rows], pa.int32()),

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from proposals.boxes import Boxes, Floats, as_boxes
 
+FILE = 0  # a file that does not say where its boxes are from
 SELECTIVE_SEARCH = 1
 MULTIBOX = 2
 BOTH = SELECTIVE_SEARCH | MULTIBOX
-SOURCE_NAMES = {SELECTIVE_SEARCH: "selective search", MULTIBOX: "multibox", BOTH: "both"}
+SOURCE_NAMES = {FILE: "file", SELECTIVE_SEARCH: "selective search", MULTIBOX: "multibox", BOTH: "both"}
 
 Sources = npt.NDArray[np.uint8]
 
@@ -23,8 +24,8 @@ class Proposals:
     """Class-agnostic boxes of one picture, best first.
 
     boxes: float32 [N, 4], half-open pixels of the original image; scores: float32 [N], never rising;
-    sources: uint8 [N], SELECTIVE_SEARCH, MULTIBOX or BOTH; objectness: float32 [N], 0..1, what MultiBox sees in each
-    (`proposals.objectness`), None where it was not asked. The arrays are read-only.
+    sources: uint8 [N], FILE, SELECTIVE_SEARCH, MULTIBOX or BOTH; objectness: float32 [N], 0..1, what MultiBox sees in
+    each (`proposals.merging.objectness`), None where MultiBox has not seen the image. The arrays are read-only.
     Raises ValueError when the lengths differ, a box is not finite or inverted, the scores rise or are NaN, or a
     source is unknown.
     """

@@ -11,7 +11,7 @@ ln -sfn "$PWD/$data/ilsvrc/loc_full/images" loc_full/images
 python scripts/split_coco.py $data/ilsvrc/loc_full/annotations.json \
     --train loc_full/train.json --held-out loc_full/held_out.json
 
-python -m proposals.extract $data/voc2012/images $data/coco2017/images loc_full/images --out proposals.parquet
+python -m proposals.extract $data/voc2012/images $data/coco2017/images loc_full/images --proposals ss --out proposals.parquet
 
 # six members: the first one, and five that share its layers up to Mixed_7b
 python -m detector.train finetune --config configs/shipped_member.toml --out runs/0 cache=runs/features

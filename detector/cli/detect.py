@@ -171,18 +171,19 @@ def detect_options(args: argparse.Namespace) -> DetectOptions:
             if options.bbox and option == "model" and not model.has_box_regression:
                 cure = "train one with python -m detector.train bbox"
                 raise UsageError(f"--bbox: {name} has no box regression; {cure}")
-    if options.proposals != "ss":
-        _check_multibox(options)
+    _check_proposals(options)
     return options
 
 
-def _check_multibox(options: DetectOptions) -> None:
-    """Raise UsageError where there are no weights of MultiBox."""
+def _check_proposals(options: DetectOptions) -> None:
+    """Raise UsageError where there are no weights of MultiBox, or no file of proposals."""
     from detector.multibox import shipped_multibox
 
+    if not options.searched and not options.learned and not Path(options.proposals).is_file():
+        raise UsageError(f"--proposals {options.proposals}: no such file; give ss, multibox, both, or a file")
     if options.multibox and not Path(options.multibox).exists():
         raise UsageError(f"--multibox {options.multibox}: no such file; python -m detector.train multibox makes one")
-    if not options.multibox and shipped_multibox() is None:
+    if options.learned and not options.multibox and shipped_multibox() is None:
         raise UsageError(f"proposals '{options.proposals}': no MultiBox weights are installed; use --proposals ss")
 
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.cli.inputs import Inputs, Job, Picture
@@ -63,7 +64,7 @@ class Run:
             return well
         from detector.stream import detect_stream
 
-        stream = detect_stream(_chain(job, jobs), self.inputs.read, self._load, stop=self.inputs.stop)
+        stream = detect_stream(_chain(job, jobs), self.inputs.read, self._load, stop=self.inputs.stop, path=_path)
         with closing(stream) as outcomes:
             for job, result, image in outcomes:
                 self._announce(job)
@@ -129,6 +130,11 @@ class Run:
 
     def _since_start(self) -> str:
         return f"{time.perf_counter() - self.started:.2f} s after the command started"
+
+
+def _path(job: Job) -> Path | None:
+    """Return the file of a picture; a frame has none."""
+    return job.item.path if isinstance(job.item, Picture) else None
 
 
 def _account(trace: Trace, shown: int) -> str:

@@ -24,15 +24,10 @@ from proposals.console import Console, Parser, UsageError, run
 from proposals.options import options_from, read_table
 
 if TYPE_CHECKING:
-    from detector.model import Model
-    from detector.runtimes.openvino import OpenVinoFeatures
-    from detector.training.features import FeatureCache
     from detector.training.loop import Task
     from detector.training.processes import World
     from detector.training.regions import RegionPool, Source
     from detector.training.run_folder import RunFolder
-    from detector.training.views import Views
-    from proposals.images import Image
 
 PROGRAM = "python -m detector.train"
 DESCRIPTION = """\
@@ -50,7 +45,7 @@ stages:
   finetune    R-CNN's fine-tuning on regions, for the 200 classes or your own
   svm         R-CNN's SVMs in place of the softmax, on the network's features
   bbox        R-CNN's box regression, for detect --bbox
-  multibox    learned proposals (Erhan et al. 2014)
+  multibox    learned proposals (Szegedy et al., arXiv:1412.1441)
 
 KEY=VALUE sets an option over the file's. On several GPUs or machines:
   torchrun --nproc-per-node 8 -m detector.train ...
@@ -113,11 +108,11 @@ class Run:
 
     def regions(self, o: RegionOptions, sources: Sequence[Source], names: tuple[str, ...]) -> RegionPool:
         """Return the regions of all pictures, proposed and labelled, and say how many there are."""
-        from detector.training.region_proposals import stored_proposals
+        from detector.training.region_proposals import region_proposals
         from detector.training.regions import PoolOptions, build_pool
 
         paths = [path for source in sources for path in source.truth.paths if path is not None]
-        proposals = stored_proposals(o.proposals, paths, self.out, self.console, self.world)
+        proposals = region_proposals(o, o.pool_seed, paths, self.out, self.console, self.world)
         wanted = PoolOptions(o.most_foreground, o.most_background, seed=o.pool_seed)
         if isinstance(o, FinetuneOptions):
             wanted = replace(wanted, jitter=o.jitter, near=o.near)
@@ -206,51 +201,22 @@ def _head(o: RegionOptions, run: Run) -> None:
 
 
 def _multibox(o: MultiBoxOptions, run: Run) -> None:
-    """Choose the views and train the heads on the trunk's outputs, which are kept where the views are few."""
+    """Train the heads on the trunk's outputs."""
     from detector.model import find_model
     from detector.networks.layers import cut_after
     from detector.runtimes.openvino import OpenVinoFeatures
-    from detector.training.grid_multibox import GridTask
     from detector.training.multibox import MultiBoxTask
-    from detector.training.views import build_views
+    from detector.training.multibox_samples import boxed_images
 
     model = find_model(o.model)
-    last = cut_after(model.layers, o.frozen)
-    cuts = (cut_after(model.layers, o.fine), last) if o.fine else last
-    if isinstance(cuts, tuple) and cuts[0] >= cuts[1]:
+    first, last = (cut_after(model.layers, name) for name in (o.fine, o.frozen))
+    if first >= last:
         raise ValueError(f"layer '{o.fine}' of the fine grid must come before '{o.frozen}'")
-    views = build_views(o.data, o.partial, 1 if o.fine else o.views, o.view_area, o.kept_area, o.pool_seed)
-    run.console.note(f"{len(views.paths):,} pictures" + ("" if o.fine else f", {len(views):,} views"))
-    folder = run.folder(o, views.fingerprint())
-    network = OpenVinoFeatures(model, cuts, o.cut_precision, scores=not o.fine)
-    task: GridTask | MultiBoxTask
-    if o.fine:
-        task = GridTask(o, model, views, network, run.console.notice)
-    else:
-        task = MultiBoxTask(o, model, views, _kept_views(o, run, model, views, network))
-    run.train(task, o, folder, "held-out pictures")
-
-
-def _kept_views(o: MultiBoxOptions, run: Run, model: Model, views: Views, network: OpenVinoFeatures) -> FeatureCache:
-    """Return the trunk's features of all views; the first process computes them."""
-    from detector.model import file_digest
-    from detector.training.features import keep_features
-    from detector.training.views import stretched
-
-    key: dict[str, str | int] = {
-        "views": views.fingerprint(),
-        "weights": file_digest(model),
-        "size": model.size,
-        "frozen": o.frozen,
-        "precision": network.precision,
-    }
-
-    def crop(image: Image, row: int, target: Image) -> None:
-        stretched(image, views.windows[row], bool(views.mirrored[row]), target)
-
-    with run.console.progress("features", len(views.paths)) as advance:
-        parts = Path(o.cache) if o.cache else run.out / "cache", key, views.paths, views.pictures, network
-        return run.world.in_turn(lambda: keep_features(*parts, crop, run.console.notice, advance))
+    images = boxed_images(o.data, o.partial)
+    run.console.note(f"{len(images):,} pictures")
+    folder = run.folder(o, images.fingerprint())
+    trunk = OpenVinoFeatures(model, (first, last), o.cut_precision)
+    run.train(MultiBoxTask(o, model, images, trunk, run.console.notice), o, folder, "held-out pictures")
 
 
 def _main(argv: Sequence[str] | None) -> int:

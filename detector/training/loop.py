@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from detector.training.options import LoopOptions
-from detector.training.processes import Batch, World, noted_signals
+from detector.training.processes import Batch, World
 from detector.training.run_folder import BEST, VALIDATION, RunFolder
-from proposals.console import Console
+from proposals.console import Console, noted_signals
 
 
 class Group(NamedTuple):

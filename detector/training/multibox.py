@@ -1,8 +1,8 @@
-"""Training MultiBox's heads on the kept features of a classifier's first layers (Erhan et al. 2014)."""
+"""Training MultiBox's heads: every sample is a new view of an image, through the frozen trunk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,104 +11,100 @@ import torch
 from torch import Tensor, nn
 
 from detector.model import Model
-from detector.multibox import MULTIBOX_FILE, save_multibox
-from detector.training.features import FeatureCache
+from detector.multibox import MULTIBOX_FILE, save_multibox, stretched
+from detector.networks.multibox_heads import MultiBoxHeads
+from detector.runtimes.openvino import OpenVinoFeatures
 from detector.training.loop import Group
+from detector.training.multibox_samples import GREY, BoxedImages, MultiBoxSamples
 from detector.training.options import MultiBoxOptions
 from detector.training.processes import Batch, step_batches
 from detector.training.run_folder import RunFolder
-from detector.training.views import Views
 from proposals.boxes import iou
-from proposals.multibox.decoding import WHOLE, decode_proposals
-from proposals.multibox.heads import MultiBoxHeads
+from proposals.images import Image, ImageError, read_image
+from proposals.multibox.decode import decode_proposals
 from proposals.multibox.loss import multibox_loss
-from proposals.multibox.priors import kmeans_priors
+from proposals.multibox.priors import LARGE, SMALL, grid_priors, kmeans_shapes
 
-BATCH = 256
-
-
-class FeatureRows:
-    """Makes the mini-batch of a step: rows of the cache drawn with a seed; picklable."""
-
-    def __init__(self, cache: FeatureCache, rows: npt.NDArray[np.int64], count: int, seed: int) -> None:
-        self.cache, self.rows, self.count, self.seed = cache, rows, count, seed
-        self.rank, self.size = 0, 1
-
-    def drawn(self, step: int) -> npt.NDArray[np.int64]:
-        """Return the rows of a step: passes over the data in random order, one after the other."""
-        places = np.arange(step * self.count, (step + 1) * self.count)
-        epochs, positions = np.divmod(places, len(self.rows))
-        orders = {e: np.random.default_rng([self.seed, e]).permutation(self.rows) for e in np.unique(epochs).tolist()}
-        return np.array([orders[e][p] for e, p in zip(epochs.tolist(), positions.tolist(), strict=True)], np.int64)
-
-    def __call__(self, step: int) -> Batch:
-        """Return this process's part: features float32 [B, C, H, W] and their rows."""
-        rows = self.drawn(step)[self.rank :: self.size]
-        return {"input": torch.from_numpy(self.cache.features[rows].astype(np.float32)), "rows": torch.from_numpy(rows)}
+VALIDATED = 16  # images at a time
 
 
 class MultiBoxTask:
     """The stage `multibox` for the loop."""
 
-    def __init__(self, o: MultiBoxOptions, model: Model, views: Views, cache: FeatureCache) -> None:
-        """model: the trunk; cache: of the features of `views`. Raises: ValueError for too few boxes for the priors."""
-        self.o, self.model, self.views, self.cache = o, model, views, cache
-        held_out = np.random.default_rng([o.pool_seed, len(views.paths)]).random(len(views.paths)) < o.held_out
-        usable = cache.scores.astype(np.float32).sum(axis=1) > 0
-        trained = np.flatnonzero(~held_out[views.pictures] & usable)
+    def __init__(
+        self,
+        o: MultiBoxOptions,
+        model: Model,
+        images: BoxedImages,
+        trunk: OpenVinoFeatures,
+        notice: Callable[[str], None],
+    ) -> None:
+        """trunk: the first layers of `model`, with two cuts. Raises: ValueError for too few boxes for the shapes."""
+        self.o, self.model, self.images, self.trunk, self.notice = o, model, images, trunk, notice
+        held_out = np.random.default_rng([o.pool_seed, len(images)]).random(len(images)) < o.held_out
+        trained, self.held_out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
         if not len(trained):
-            raise ValueError("no picture is left to train on; lower held_out, or check that the pictures can be read")
-        first = np.concatenate([[True], views.pictures[1:] != views.pictures[:-1]])
-        self.held_out = np.flatnonzero(held_out[views.pictures] & usable & first)
-        boxes = np.concatenate([views.truth[row] for row in trained])
-        self.priors = kmeans_priors(boxes, o.priors, o.pool_seed)
-        channels, *grid = cache.features.shape[1:]
-        self.network = MultiBoxHeads(channels, (grid[0], grid[1]), self.priors, o.reduced, o.hidden, o.dropout, o.seed)
-        self.make = FeatureRows(cache, trained, o.mini_batch, o.seed)
+            raise ValueError("no picture is left to train on; lower held_out")
+        boxes = np.concatenate([images.truth[row] for row in trained])
+        try:
+            fine = kmeans_shapes(boxes, o.fine_shapes, o.pool_seed, high=SMALL)
+            coarse = kmeans_shapes(boxes, o.coarse_shapes, o.pool_seed, low=LARGE)
+        except ValueError as error:
+            raise ValueError(f"{error}: lower fine_shapes or coarse_shapes") from None
+        (c1, *grid1), (c2, *grid2) = trunk.shapes
+        self.priors = grid_priors([(grid1[0], grid1[1]), (grid2[0], grid2[1])], [fine, coarse])
+        self.network = MultiBoxHeads((c1, c2), fine, coarse, o.mixed, o.seed)
+        self.make = MultiBoxSamples(o, images, trained, model.size)
         self.batch_size = o.mini_batch
         self.steps_per_epoch = len(trained) / o.mini_batch
+        self._unread: set[int] = set()
 
     def groups(self) -> list[Group]:
         """Return all parameters of the heads."""
         return [Group(list(self.network.parameters()), 1.0)]
 
     def batches(self, first: int, last: int, rank: int, size: int) -> Iterator[Batch]:
-        """Yield the mini-batches of the loop."""
+        """Yield the mini-batches of the loop, with the trunk's features in place of the squares."""
         self.make.rank, self.make.size = rank, size
-        return step_batches(self.make, first, last, self.o.workers)
+        for step, batch in enumerate(step_batches(self.make, first, last, self.o.workers), first):
+            if batch["unread"].any():
+                self._note_unread(self.make.drawn(step)[rank::size][batch["unread"].numpy()])
+            fine, coarse = self.features(batch.pop("squares").numpy())
+            yield {**batch, "fine": fine, "coarse": coarse}
+
+    def features(self, squares: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Return the trunk's two features of squares [B, S, S, 3]: float32 [B, C, rows, columns] each."""
+        rows = [np.empty((len(squares), *shape), np.float32) for shape in self.trunk.shapes]
+        self.trunk.run(len(squares), lambda start, stop, out: np.copyto(out, squares[start:stop]), *rows)
+        fine, coarse = (torch.from_numpy(row) for row in rows)
+        return fine, coarse
 
     def losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return MultiBox's loss and its two parts."""
-        locations, logits = network(batch["input"])
-        rows = batch["rows"].tolist()
-        found = multibox_loss(
-            locations.float(),
-            logits.float(),
-            self.priors,
-            [self.views.truth[row] for row in rows],
-            self.views.partial[self.views.pictures[rows]],
-            self.o.near_negatives,
-            matching="priors" if self.o.matching == "priors" else "predictions",
-        )
+        """Return the loss and its two parts."""
+        locations, logits = network(batch["fine"], batch["coarse"])
+        counts = batch["counts"].tolist()
+        truth = [boxes[:count] for boxes, count in zip(batch["boxes"].cpu().numpy(), counts, strict=True)]
+        found = multibox_loss(locations.float(), logits.float(), self.priors, truth, batch["partly"].cpu().numpy())
         return {"loss": found.total, "location": found.location, "confidence": found.confidence}
 
     def contents(self, step: int) -> str:
         """Return the pictures of a mini-batch."""
-        pictures = self.views.pictures[self.make.drawn(step)]
-        return ", ".join(dict.fromkeys(self.views.paths[picture].name for picture in pictures))
+        return ", ".join(dict.fromkeys(self.images.paths[picture].name for picture in self.make.drawn(step)))
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Return the recall at IoU 0.5 and 0.7 of 200 boxes a held-out picture; score: the first."""
         best: list[npt.NDArray[np.float32]] = []
         device = next(network.parameters()).device
-        for start in range(0, len(self.held_out), BATCH):
-            rows = self.held_out[start : start + BATCH]
-            features = torch.from_numpy(self.cache.features[rows].astype(np.float32)).to(device)
-            locations, logits = (value.float().cpu().numpy() for value in network(features))
-            for place, row in enumerate(rows.tolist()):
-                truth = self.views.truth[row]
+        for start in range(0, len(self.held_out), VALIDATED):
+            pictures = self.held_out[start : start + VALIDATED]
+            squares = np.full((len(pictures), self.model.size, self.model.size, 3), GREY, np.uint8)
+            read = [self._whole(int(picture), squares[row]) for row, picture in enumerate(pictures)]
+            outputs = network(*(value.to(device) for value in self.features(squares)))
+            locations, logits = (value.float().cpu().numpy() for value in outputs)
+            for row in np.flatnonzero(read).tolist():
+                truth = self.images.truth[pictures[row]]
                 # in a frame of 1000 px, since boxes below a pixel go
-                found = decode_proposals(locations[place], logits[place], self.priors, 1000, 1000, WHOLE)
+                found = decode_proposals(locations[row], logits[row], self.priors, 1000, 1000)
                 overlaps = iou(truth * np.float32(1000), found.boxes)
                 best.append(overlaps.max(axis=1) if len(found) else np.zeros(len(truth), np.float32))
         if not best:
@@ -117,9 +113,23 @@ class MultiBoxTask:
         recall = {f"recall_{limit}": float((reached >= limit / 100).mean()) for limit in (50, 70)}
         return {"score": recall["recall_50"], **recall}
 
+    def _whole(self, picture: int, out: Image) -> bool:
+        try:
+            image = read_image(self.images.paths[picture])
+        except ImageError:
+            self._note_unread(np.array([picture]))
+            return False
+        out[:] = stretched(image, self.model.size)
+        return True
+
+    def _note_unread(self, pictures: npt.NDArray[np.int64]) -> None:
+        for picture in sorted(set(pictures.tolist()) - self._unread):
+            self._unread.add(picture)
+            self.notice(f"{self.images.paths[picture]}: cannot be read; it is left out")
+
     def export(self, network: nn.Module, folder: RunFolder) -> Path:
         """Write the heads; the trunk is named, not copied."""
         assert isinstance(network, MultiBoxHeads)
         path = folder.path / MULTIBOX_FILE
-        save_multibox(path, network.arrays(), self.model, self.o.frozen)
+        save_multibox(path, network.arrays(), self.model, self.o.frozen, self.o.fine)
         return path

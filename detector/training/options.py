@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proposals.options import check_options, option
+from proposals.proposer import ProposalOptions
 
 RCNN = "R-CNN section 2.3"
 STEPPED = {"schedule": ("step",)}
 GOOGLENET = {"network": ("googlenet",)}
-GRIDS, WHOLE = {"fine": ()}, {"fine": ("",)}  # MultiBox on two grids, and over whole pictures
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LoopOptions:
 
 
 @dataclass(frozen=True)
-class RegionOptions:
+class RegionOptions(ProposalOptions):
     """What the stages share that learn from regions: the network, the data sets, and the regions of each picture."""
 
     model: str = option("inception_v3", "network to begin with: a model or run folder; NAME@SIZE for other crops")
@@ -85,7 +85,6 @@ class RegionOptions:
     classes: str = option(
         "det", "classes: the 200 of ILSVRC, to which others are mapped, or the data's own", choices=("det", "own")
     )
-    proposals: str = option("", "Parquet file of python -m proposals.extract", off="made in the run folder, once")
     cache: str = option("", "folder for the features; runs with the same regions share it", off="in the run folder")
     cut_precision: str = option(
         "auto", "precision in which the features are computed", choices=("auto", "f32", "bf16", "int8")
@@ -94,7 +93,9 @@ class RegionOptions:
         0, "most proposals of a picture with an IoU of 0.5 or more, beside its ground truth", low=0, off="all"
     )
     most_background: int = option(0, "most other proposals of a picture", low=0, off="all")
-    pool_seed: int = option(0, "seed of the choice of these regions, and of those mirrored in the cache", low=0)
+    pool_seed: int = option(
+        0, "seed of the proposals, of the choice of these regions, and of those mirrored in the cache", low=0
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -341,35 +342,31 @@ class DistillOptions(PictureOptions):
 
 @dataclass(frozen=True)
 class MultiBoxOptions(LoopOptions):
-    """`multibox`: learned proposals (Erhan et al. 2014), heads on a frozen trunk.
+    """`multibox`: learned proposals, heads on two grids of a frozen trunk (Szegedy et al., arXiv:1412.1441).
 
-    With `fine`, on two grids of cells and pictures seen anew at every step (Szegedy et al., arXiv:1412.1441); without,
-    over whole pictures, on kept features of a few views of each.
+    Pictures are seen anew at every step: crops, the whole, or the whole smaller on grey.
     """
 
     model: str = option(
         "inception_v3@448", "trunk; NAME@SIZE gives the side of the square that a picture is stretched to"
     )
     frozen: str = option("Mixed_6e", "last layer of the trunk")
-    fine: str = option("Mixed_5d", "layer of the fine grid", off="one pair of heads over the whole picture")
+    fine: str = option("Mixed_5d", "layer of the fine grid, before frozen")
     data: tuple[str, ...] = option((), "data sets with boxes of any class: paths, PATH#SPLIT")
     partial: tuple[str, ...] = option((), "those of data in which only one object of a picture is boxed")
     shares: tuple[float, ...] = option(
-        (), "share of each of data in a mini-batch; []: by the numbers of their pictures", low=0, needs=GRIDS
+        (), "share of each of data in a mini-batch; []: by the numbers of their pictures", low=0
     )
-    fine_shapes: int = option(6, "k-means shapes of small boxes on each cell of the fine grid", low=1, needs=GRIDS)
-    coarse_shapes: int = option(14, "k-means shapes of large boxes on each cell of the coarse grid", low=1, needs=GRIDS)
-    mixed: int = option(128, "channels of the heads", low=1, needs=GRIDS)
-    whole: float = option(
-        0.2, "share of the samples that show the whole picture", low=0, high=1, below=True, needs=GRIDS
-    )
+    fine_shapes: int = option(6, "k-means shapes of small boxes on each cell of the fine grid", low=1)
+    coarse_shapes: int = option(14, "k-means shapes of large boxes on each cell of the coarse grid", low=1)
+    mixed: int = option(128, "channels of the heads", low=1)
+    whole: float = option(0.2, "share of the samples that show the whole picture", low=0, high=1, below=True)
     shrunk: float = option(
         0.3,
         "share of the samples that show it smaller, on grey",
         low=0,
         high=1,
         below=True,
-        needs=GRIDS,
         source="SSD section 2.2",
     )
     cut_precision: str = option("auto", "precision of the trunk", choices=("auto", "f32", "bf16", "int8"))
@@ -377,26 +374,11 @@ class MultiBoxOptions(LoopOptions):
     kept_area: float = option(
         0.5, "least share of an object's area inside a crop for it to count", low=0, high=1, below=True
     )
-    cache: str = option("", "folder for the features", off="in the run folder", needs=WHOLE)
-    priors: int = option(200, "k-means centroids of the training boxes", low=1, needs=WHOLE, source="Erhan section 4.1")
-    views: int = option(8, "views of a picture: as it is, mirrored, and crops of it", low=1, needs=WHOLE)
-    reduced: int = option(64, "channels of the heads' 1x1 convolution", low=1, needs=WHOLE)
-    hidden: int = option(512, "units of the heads' hidden layer", low=1, needs=WHOLE)
-    dropout: float = option(0.3, "share of these units dropped", low=0, high=1, below=True, needs=WHOLE)
-    near_negatives: bool = option(
-        True, "in partly labelled pictures, priors that show a labelled object badly are negatives", needs=WHOLE
-    )
-    matching: str = option(
-        "priors",
-        "matching by priors (Erhan section 4.2) or by the full cost",
-        choices=("priors", "predictions"),
-        needs=WHOLE,
-    )
     mini_batch: int = option(64, "samples of a mini-batch", low=1)
     held_out: float = option(
         0.05, "share of the pictures that is validated on and not trained on", low=0, high=1, below=True
     )
-    pool_seed: int = option(0, "seed of the choice of views, and of the priors", low=0)
+    pool_seed: int = option(0, "seed of the choice of held-out pictures, and of the priors", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 from typing import TypeVar
 
 import cv2
@@ -18,8 +16,6 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import DataLoader, Dataset
-
-from proposals.console import Terminated
 
 T = TypeVar("T")
 Batch = dict[str, Tensor]
@@ -105,33 +101,6 @@ def joined_world(device: str) -> Iterator[World]:
     finally:
         if size > 1:
             torch.distributed.destroy_process_group()
-
-
-class Signals:
-    """SIGINT and SIGTERM noted, not raised, while a step is under way."""
-
-    caught: int | None = None
-
-
-@contextmanager
-def noted_signals() -> Iterator[Signals]:
-    """Note SIGINT and SIGTERM meanwhile; afterwards raise KeyboardInterrupt or Terminated for a noted one."""
-    signals = Signals()
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        signals.caught = signals.caught or number
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if signals.caught is not None:
-        raise KeyboardInterrupt if signals.caught == signal.SIGINT else Terminated
 
 
 class _Steps(Dataset[Batch]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -292,16 +292,3 @@ def _largest_learned(found: Proposals) -> Boxes:
 def _some(wanted: Flags, most: int, rng: np.random.Generator) -> Longs:
     """Return the indices of `wanted`, at most `most` of them."""
     return rng.permutation(np.flatnonzero(wanted))[:most]
-
-
-def proposals_of(store: Mapping[str, Proposals], path: Path) -> Proposals | None:
-    """Return the proposals of a picture from a store, whose ids are paths below some folder; None without any.
-
-    The longest end of `path` that is an id counts.
-    """
-    parts = path.parts
-    for start in range(len(parts)):
-        key = Path(*parts[start:]).as_posix()
-        if key in store:
-            return store[key]
-    return None

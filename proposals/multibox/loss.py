@@ -1,17 +1,18 @@
-"""The loss of MultiBox (Erhan et al., CVPR 2014, section 3).
+"""The loss of MultiBox, for priors of which several answer for one object and tens of thousands for none.
 
-    F       = alpha * F_match + F_conf
-    F_match = 1/2 * sum_ij x_ij * || l_i - g_j ||^2
-    F_conf  = - sum_ij x_ij log c_i - sum_i (1 - sum_j x_ij) log(1 - c_i)
+    loss = location + confidence, each divided by the weight of the assigned priors
 
-x_ij = 1 where prior i is assigned to ground truth j, l_i the predicted residual, g_j the residual of the ground truth,
-c_i the sigmoid of the logit. All is divided by the number of assigned pairs of the mini-batch.
+Three things differ from the F of Erhan et al. (CVPR 2014, section 3): a squared location loss and a logistic
+confidence loss, with one prior for each object. Every prior that overlaps an object well is assigned
+to it, not one alone (Faster R-CNN, section 3.1.2), and each object weighs by the root of their number. The location
+loss is Huber's (Fast R-CNN, section 2.3), so that a far corner does not outweigh the rest. In the confidence loss what
+is already right counts less, (1 - p)^1 (Lin et al., focal loss), since almost every prior is background.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +20,53 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from proposals.boxes import Boxes, Mask, area, iou
-from proposals.multibox.coding import ALPHA, encode, normalised
-from proposals.multibox.matching import Match, match_full_cost, match_to_priors
+from proposals.boxes import Boxes, Indices, Mask, area, iou
+from proposals.multibox.priors import encode
 
-NEAR = (0.1, 0.5)  # IoU with a labelled box, from and below; Fast R-CNN (section 2.3) takes its background there
+NEAR = 0.1  # IoU with a known object from which a prior is background where others may lack a box
+GOOD = 0.5  # IoU from which a prior is assigned to an object: the criterion of the evaluation
+BAD = 0.4  # IoU below which it is background; what lies between has no confidence loss
+BEST, LEAST = 3, 0.2  # so many best priors of an object are assigned in any case, if their IoU is above the second
 
 
 class MultiBoxLoss(NamedTuple):
-    """Scalars: total = location + confidence; location = alpha * F_match / pairs; confidence = F_conf / pairs."""
+    """Scalars: total = location + confidence."""
 
     total: Tensor
     location: Tensor
     confidence: Tensor
+
+
+class OverlapMatch(NamedTuple):
+    """priors int64 [M], rising, none twice; truth int64 [M], the object of each; negatives bool [K]: background."""
+
+    priors: Indices
+    truth: Indices
+    negatives: Mask
+
+
+def match_by_overlap(priors: Boxes, truth: Boxes, partly: bool = False) -> OverlapMatch:
+    """Assign to each object the priors with an IoU of at least 0.5, and its three best ones above 0.2.
+
+    Shapes: priors [K, 4], truth [G, 4] in the same coordinates. A prior that could go to several objects goes to the
+    one that it overlaps best; of the best ones of each object, to the smallest. partly: objects may lack a box, so that
+    priors far from every known one (IoU below 0.1) are no background.
+    """
+    if not len(truth):
+        none = np.zeros(0, np.int64)
+        return OverlapMatch(none, none, np.full(len(priors), not partly))
+    overlaps = iou(priors, truth)  # [K, G]
+    best = overlaps.max(axis=1)
+    owner = overlaps.argmax(axis=1)
+    assigned = best >= GOOD
+    count = min(BEST, len(priors))
+    nearest = np.argpartition(-overlaps, count - 1, axis=0)[:count]  # [3, G]
+    for number in np.argsort(-area(truth), kind="stable").tolist():
+        own = nearest[:, number][overlaps[nearest[:, number], number] > LEAST]
+        assigned[own], owner[own] = True, number
+    chosen = np.flatnonzero(assigned)
+    negatives = (best < BAD) & ~assigned & (best >= NEAR if partly else True)
+    return OverlapMatch(chosen, owner[chosen].astype(np.int64), negatives)
 
 
 def multibox_loss(
@@ -39,96 +74,36 @@ def multibox_loss(
     logits: Tensor,
     priors: Boxes,
     truth: Sequence[Boxes],
-    unlabelled: npt.ArrayLike | None = None,
-    near_negatives: bool = False,
-    alpha: float = ALPHA,
-    matching: Literal["priors", "predictions"] = "priors",
+    partly: npt.ArrayLike | None = None,
 ) -> MultiBoxLoss:
-    """Return the loss of a mini-batch, divided by its number of assigned pairs (by 1 where there is none).
+    """Return the loss of a mini-batch, divided by the weights of its assigned priors (by 1 at least).
 
-    Shapes: locations [B, K, 4] residuals, logits [B, K], priors [K, 4] and each of `truth` [G, 4], normalised to 0..1.
-    Ground truth without area is left out: no box overlaps it. matching: see `proposals.multibox.matching`.
-
-    unlabelled: bool [B], the pictures from partly labelled data. What lies under an unmatched prior there may be an
-    object without a label, so such a prior has no confidence loss. near_negatives: it has one after all where the
-    prior's best IoU with a labelled box is in [0.1, 0.5): it shows a known object and shows it badly, and without any
-    negative the confidence would only learn to rise. Beyond 0.5 it is a fair box of the object, left out.
-
-    The gradient flows through locations and logits alone; the assignment is a constant. Raises: ValueError for boxes
-    outside 0..1, shapes that do not fit each other, an unknown matching, or predictions to match that are not finite.
+    Shapes: locations [B, K, 4] residuals, logits [B, K], priors [K, 4] of `grid_priors`, each of `truth` [G, 4],
+    normalised; partly: bool [B], pictures in which not every object has a box. Objects without area are left out.
     """
-    priors = normalised(priors)
-    batch, count = len(truth), len(priors)
-    if locations.shape != (batch, count, 4) or logits.shape != (batch, count):
-        raise ValueError(
-            f"{batch} pictures and {count} priors need locations [{batch}, {count}, 4] and logits [{batch}, {count}], "
-            f"got {list(locations.shape)} and {list(logits.shape)}"
-        )
-    if matching not in ("priors", "predictions"):
-        raise ValueError(f"unknown matching '{matching}'; there are priors, predictions")
-    partly = np.zeros(batch, np.bool_) if unlabelled is None else np.asarray(unlabelled, np.bool_)
-    if partly.shape != (batch,):
-        raise ValueError(f"unlabelled must have shape [{batch}], one flag for each picture, got {list(partly.shape)}")
-    labelled = [_with_area(boxes) for boxes in truth]
-    negatives = np.ones((batch, count), np.bool_)
-    for picture in np.flatnonzero(partly):
-        negatives[picture] = _near(priors, labelled[picture]) if near_negatives else False
-    if matching == "priors":
-        matches = [match_to_priors(priors, boxes) for boxes in labelled]
-    else:
-        matches = _match_predictions(locations, logits, priors, labelled, negatives, alpha)
-    return _loss(locations, logits, priors, labelled, negatives, matches, alpha)
+    flags = np.zeros(len(truth), np.bool_) if partly is None else np.asarray(partly, np.bool_)
+    positive, weight = (np.zeros(tuple(logits.shape), np.float32) for _ in range(2))
+    rows, columns, targets = [], [], []
+    for picture, boxes in enumerate(truth):
+        known = boxes[area(boxes) > 0]
+        match = match_by_overlap(priors, known, bool(flags[picture]))
+        weight[picture, match.negatives] = 1
+        counts = np.bincount(match.truth, minlength=len(known))
+        weight[picture, match.priors] = 1 / np.sqrt(counts[match.truth])
+        positive[picture, match.priors] = 1
+        rows.append(np.full(len(match.priors), picture))
+        columns.append(match.priors)
+        targets.append(encode(known[match.truth], priors[match.priors]))
+    at = torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(columns))
+    right, counted = (torch.from_numpy(array).to(logits.device) for array in (positive, weight))
+    wanted = torch.from_numpy(np.concatenate(targets)).to(locations.device)
+    total = (right * counted).sum().clamp(min=1)
 
-
-def _with_area(boxes: Boxes) -> Boxes:
-    boxes = normalised(boxes)
-    return boxes[area(boxes) > 0]
-
-
-def _near(priors: Boxes, labelled: Boxes) -> Mask:
-    """Return [K]: which priors overlap a labelled box, but none of them well."""
-    best = iou(priors, labelled).max(axis=1, initial=0)
-    return np.asarray((best >= np.float32(NEAR[0])) & (best < np.float32(NEAR[1])))
-
-
-def _match_predictions(
-    locations: Tensor, logits: Tensor, priors: Boxes, labelled: list[Boxes], negatives: Mask, alpha: float
-) -> list[Match]:
-    arrays = [tensor.detach().to("cpu", torch.float64).numpy() for tensor in (locations, logits)]
-    return [
-        match_full_cost(arrays[0][i], arrays[1][i], priors, boxes, alpha, negatives[i])
-        for i, boxes in enumerate(labelled)
-    ]
-
-
-def _loss(
-    locations: Tensor,
-    logits: Tensor,
-    priors: Boxes,
-    labelled: list[Boxes],
-    negatives: Mask,
-    matches: list[Match],
-    alpha: float,
-) -> MultiBoxLoss:
-    device = locations.device
-    dtype = torch.promote_types(locations.dtype, torch.float32)  # half precision would lose small probabilities
-    pictures = np.repeat(np.arange(len(matches)), [len(match.priors) for match in matches])  # [M]
-    matched = np.concatenate([np.zeros(0, np.int64), *(match.priors for match in matches)])  # [M]
-    boxes = [
-        np.zeros((0, 4), np.float32),
-        *(known[match.truth] for known, match in zip(labelled, matches, strict=True)),
-    ]
-    targets = torch.from_numpy(encode(np.concatenate(boxes), priors[matched])).to(device, dtype)  # [M, 4]
-    positive = np.zeros(negatives.shape, np.float32)
-    positive[pictures, matched] = 1
-    counted = torch.from_numpy(np.maximum(negatives, positive).astype(np.float32)).to(device, dtype)  # [B, K]
-    rows, columns = (torch.from_numpy(index).to(device) for index in (pictures, matched))
-
-    pairs = max(len(matched), 1)
-    predicted = locations[rows, columns].to(dtype)
-    location = alpha / 2 * (predicted - targets).square().sum() / pairs
-    confidence = functional.binary_cross_entropy_with_logits(
-        logits.to(dtype), torch.from_numpy(positive).to(device, dtype), weight=counted, reduction="sum"
-    )
-    confidence = confidence / pairs
+    errors = functional.smooth_l1_loss(locations[at].float(), wanted, reduction="none").sum(dim=1)
+    location = (counted[at] * errors).sum() / total
+    logits = logits.float()
+    probability = torch.sigmoid(logits)
+    wrong = torch.where(right > 0, 1 - probability, probability).detach()
+    entropy = functional.binary_cross_entropy_with_logits(logits, right, reduction="none")
+    confidence = (counted * wrong * entropy).sum() / total
     return MultiBoxLoss(location + confidence, location, confidence)

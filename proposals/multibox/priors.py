@@ -1,74 +1,79 @@
-"""The priors of MultiBox: k-means centroids of the training boxes, or fixed shapes on grids of several scales.
+"""MultiBox's priors, and boxes as residuals from them (Szegedy et al., arXiv:1412.1441).
 
-Priors are boxes in coordinates normalised to the picture: float32 xyxy, 0..1.
+Small shapes stand on the cells of a fine grid, large ones on those of a coarse grid; shapes are k-means centroids of
+the widths and heights of the training boxes. A prior on a cell at the border reaches beyond the picture.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from proposals.boxes import Boxes, area, iou
-from proposals.multibox.coding import normalised
+from proposals.boxes import Boxes, Floats
 
 N_INIT = 4  # starts of k-means; the one with the lowest inertia is kept
-COVERED = 0.5  # IoU at which a prior covers a box; the criterion of PASCAL VOC
-
-# arXiv:1412.1441 has 11 priors on each cell of these grids, and one for the whole picture, but does not give their
-# shapes; here a cell has three sizes, each a step larger, at three aspects, and two elongated ones of middle size
-GRIDS = (8, 6, 4, 3, 2)
-STEP = 1.45
-ASPECTS = (0.5, 1.0, 2.0)  # width / height
-ELONGATED = (1 / 3, 3.0)
-WHOLE_SIDE = 0.95  # of the single prior of the whole picture, in sides of the picture
+STD = 0.2  # of a residual, in sides of the prior: a matched box (IoU >= 0.5) then lies within 2 or so
+SMALL = 0.12  # root of the area, in sides of the picture, up to which boxes shape the fine grid's priors (54 of 448 px)
+LARGE = 0.1  # from which they shape the coarse grid's; both know what lies between
+THINNEST = 0.01  # side below which a box shapes no prior
 
 
-def kmeans_priors(boxes: Boxes, count: int, seed: int) -> Boxes:
-    """Return `count` priors, the centroids of k-means over the corner coordinates of `boxes` (Erhan et al., section 3).
+def kmeans_shapes(boxes: Boxes, count: int, seed: int, low: float = 0.0, high: float = 2.0) -> Floats:
+    """Return `count` widths and heights, centroids of k-means over the logarithms of those of `boxes`.
 
-    Shapes: boxes [N, 4], normalised to 0..1 -> float32 [count, 4], by rising area, then corners. Boxes without area
-    do not take part. k-means is Lloyd's, the best of `N_INIT` starts, all drawn from `seed`.
-    Raises: ValueError for boxes outside 0..1, count < 1, or fewer distinct boxes than `count`.
+    Shapes: boxes [N, 4], normalised to 0..1 -> float32 [count, 2], by rising area. low, high: only boxes with a root of
+    the area in low..high, below high. Raises: ValueError for fewer distinct boxes than `count`.
     """
     from sklearn.cluster import KMeans  # heavy, and only needed before a training
 
-    boxes = normalised(boxes)
-    boxes = boxes[area(boxes) > 0]
-    distinct = len(np.unique(boxes, axis=0))
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
-    if distinct < count:
-        raise ValueError(f"{count} priors need as many distinct boxes, there are {distinct}; ask for fewer priors")
-    clusters = KMeans(count, n_init=N_INIT, random_state=seed, algorithm="lloyd").fit(boxes.astype(np.float64))
-    # of a cluster of boxes on the border, a mean may exceed 1 by rounding
-    priors = np.clip(np.asarray(clusters.cluster_centers_), 0, 1).astype(np.float32)
-    priors = priors[np.lexsort((*priors.T[::-1], area(priors)))]
-    return np.ascontiguousarray(priors, dtype=np.float32)
+    sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+    sides = sides[(sides > THINNEST).all(axis=1)]
+    roots = np.sqrt(sides.prod(axis=1))
+    sides = sides[(roots >= low) & (roots < high)]
+    distinct = len(np.unique(sides, axis=0))
+    if count < 1 or distinct < count:
+        raise ValueError(
+            f"{count} shapes of priors need as many distinct boxes with a root of the area in {low:g}..{high:g} of the "
+            f"picture's, there are {distinct}"
+        )
+    found = np.exp(KMeans(count, n_init=N_INIT, random_state=seed).fit(np.log(sides)).cluster_centers_)
+    return np.ascontiguousarray(found[np.argsort(found.prod(axis=1), kind="stable")], np.float32)
 
 
-def multiscale_priors() -> Boxes:
-    """Return the 1,420 priors of the multi-scale variant (arXiv:1412.1441), grid by grid, row by row.
+def grid_priors(grids: Sequence[tuple[int, int]], shapes: Sequence[Floats]) -> Boxes:
+    """Return a prior of each shape on the centre of each cell: grid by grid, row by row, cell by cell.
 
-    Shapes: -> float32 [1420, 4], normalised, cut to the picture, all distinct. On a grid of n x n the sizes (roots of
-    the areas before the cut) are 1/n, 1.45/n and 1.45^2/n at width / height 1/2, 1 and 2; size 1.45/n also at 1/3, 3.
+    grids: rows and columns of each; shapes: of each grid [A, 2], widths and heights, normalised -> float32 [K, 4],
+    normalised, not cut to the picture.
     """
-    shapes = [(STEP**power, aspect) for power in range(3) for aspect in ASPECTS]
-    shapes += [(STEP, aspect) for aspect in ELONGATED]
-    sizes, aspects = np.array(shapes).T
-    sides = np.stack([sizes * np.sqrt(aspects), sizes / np.sqrt(aspects)], axis=1)  # [11, 2] in cells
     every = []
-    for cells in GRIDS:
-        ticks = (np.arange(cells) + 0.5) / cells
-        centres = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 1, 2)  # [cells^2, 1, 2], x fastest
-        half = sides / cells / 2
+    for (rows, columns), sides in zip(grids, shapes, strict=True):
+        x, y = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows)
+        centres = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
+        half = sides.astype(np.float64)[None] / 2
         every.append(np.concatenate([centres - half, centres + half], axis=2).reshape(-1, 4))
-    every.append(0.5 + np.array([[-1, -1, 1, 1]]) * WHOLE_SIDE / 2)
-    return np.asarray(np.clip(np.concatenate(every), 0, 1), dtype=np.float32)
+    return np.concatenate([np.zeros((0, 4)), *every]).astype(np.float32)
 
 
-def prior_coverage(priors: Boxes, boxes: Boxes) -> float:
-    """Return the share of `boxes` that have an IoU of at least 0.5 with some prior; nan without boxes.
+def encode(boxes: Boxes, priors: Boxes) -> Floats:
+    """Return the residuals of normalised `boxes` from `priors`: [K, 4], [K, 4] -> float32 [K, 4]."""
+    return np.asarray((boxes - priors) / _deviations(priors), np.float32)
 
-    Shapes: priors [K, 4], boxes [N, 4], both normalised to 0..1 -> 0..1. Raises: ValueError for boxes outside 0..1.
+
+def decode(residuals: Floats, priors: Boxes) -> Boxes:
+    """Return the normalised boxes that `residuals` from `priors` mean.
+
+    Shapes: [K, 4], [K, 4] -> float32 [K, 4], cut to 0..1. Crossed corners are exchanged, so that x1 <= x2 and y1 <= y2
+    always; a box may still have no area.
     """
-    overlaps = iou(normalised(priors), normalised(boxes))  # [K, N]
-    return float((overlaps >= COVERED).any(axis=0).mean()) if overlaps.shape[1] else float("nan")
+    corners = np.clip(priors + residuals * _deviations(priors), 0, 1)
+    low = np.minimum(corners[:, :2], corners[:, 2:])
+    high = np.maximum(corners[:, :2], corners[:, 2:])
+    return np.concatenate([low, high], axis=1).astype(np.float32, copy=False)
+
+
+def _deviations(priors: Boxes) -> Floats:
+    """Return what a residual of 1 is worth in each coordinate of `priors` [K, 4] -> float32 [K, 4]."""
+    sides = priors[:, 2:] - priors[:, :2]
+    return np.asarray(np.float32(STD) * np.tile(sides, 2), np.float32)

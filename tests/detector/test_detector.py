@@ -23,6 +23,7 @@ from detector.weights import save_weights
 from detector.whole_crops import CONTEXT_MODEL, whole_picture
 from proposals.boxes import from_xywh, iou
 from proposals.opencv import selective_search_opencv
+from proposals.proposer import make_proposer
 from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH, Proposals
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -32,6 +33,7 @@ def with_options(detector: Detector, **changes: object) -> Detector:
     """The detector with other options and the same network; for those that do not concern the network."""
     other = copy.copy(detector)
     other.options = dataclasses.replace(detector.options, **changes)
+    other.proposer = make_proposer(other.options, other.options.seed)
     return other
 
 
@@ -276,7 +278,8 @@ def test_the_kernels_are_not_loaded_by_a_daemon(monkeypatch: pytest.MonkeyPatch)
     told = threading.Event()
     seen = []
     monkeypatch.setattr(
-        "detector.detector._warm_up", lambda: (seen.append(threading.current_thread().daemon), told.set())
+        "proposals.proposer.SelectiveSearch.prepare",
+        lambda search: (seen.append(threading.current_thread().daemon), told.set()),
     )
     Detector(DetectOptions(model="inception_v3", proposals="ss"))
     assert told.wait(60) and seen == [False]

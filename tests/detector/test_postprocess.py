@@ -13,12 +13,10 @@ from hypothesis.extra.numpy import arrays
 from torchvision.ops import batched_nms
 
 from detector.postprocess import (
-    LEAST_OBJECT,
     LEAST_SEEN,
     Candidates,
     Regions,
     in_context,
-    objectness,
     regress,
     soften,
     suppress,
@@ -51,22 +49,6 @@ def learned() -> Proposals:
 
 
 class TestWeigh:
-    def test_objectness_by_hand(self):
-        """The first box is a learned one; the second is half of the other, whose product 0.6 x 0.5 loses to 0.8 x 1."""
-        boxes = as_boxes([[0, 0, 10, 10], [10, 0, 20, 10], [0, 0, 20, 10], [50, 50, 60, 60]])
-        np.testing.assert_allclose(objectness(boxes, learned()), [0.8, 0.3, 0.6, LEAST_OBJECT], rtol=1e-6)
-        none = from_source(np.zeros((0, 4)), [], MULTIBOX)
-        assert objectness(as_boxes([]), learned()).shape == (0,)
-        np.testing.assert_allclose(objectness(learned().boxes, none), LEAST_OBJECT)
-
-    @given(CORNERS, CORNERS, SCORES)
-    def test_objectness_is_the_best_product(self, a: np.ndarray, b: np.ndarray, confidences: np.ndarray):
-        boxes, other, falling = boxes_of(a), boxes_of(b), np.sort(confidences)[::-1]
-        found = objectness(boxes, from_source(other, falling, MULTIBOX))
-        for row, box in enumerate(boxes):
-            products = [float(iou(box[None], o[None])[0, 0]) * float(c) for o, c in zip(other, falling, strict=True)]
-            assert found[row] == pytest.approx(min(max(LEAST_OBJECT, *products), 1), rel=1e-5)
-
     def test_scores_are_geometric_means(self):
         regions = regions_of(learned().boxes, [[0.2, 0.8], [0.5, 0.0]])
         of_boxes, of_classes = np.array([[0.5], [0.1]], np.float32), np.array([[0.5, 0.04]], np.float32)

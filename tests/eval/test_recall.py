@@ -15,11 +15,11 @@ from PIL import Image
 
 from detector.datasets.ground_truth import GroundTruth
 from eval.coverage import ALL, CURVE, as_json, as_plot, as_text, measure
-from eval.recall import main
-from eval.recall_pictures import same_pictures, searched, stored
+from eval.recall import _proposed, main
+from proposals.proposer import SelectiveSearch
 from proposals.store import PictureProposals, write_store
+from proposals.stored import StoredProposals
 from proposals.types import SELECTIVE_SEARCH, Proposals, from_source
-from proposals.workers import Search
 
 PROJECT = Path(__file__).parents[2]
 SAMPLES = PROJECT / "samples"
@@ -203,34 +203,13 @@ def test_pictures_that_the_file_lacks_or_has_in_another_size_are_left_out_and_sa
     out, err = capsys.readouterr()
     assert json.loads(out)["pictures"] == 2
     assert json.loads(out)["failed"] == 1
-    assert "p2" in err and "not in" in err and "1 of 3 pictures left out" in err
+    assert "p2" in err and "has no proposals of it" in err and "1 of 3 pictures left out" in err
     small = store(tmp_path / "small.parquet", side=50)
     assert main(["--data", str(data), "--proposals", str(small)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "of 50 x 50 pixels, its ground truth of 100 x 100" in err
+    assert "has it with 50 x 50 pixels, it has 100 x 100" in err
     assert err.splitlines()[-1] == "python -m eval.recall: no picture could be measured"
-
-
-def test_names_that_fit_several(tmp_path: Path) -> None:
-    nothing = np.zeros(0)
-    truth = GroundTruth(
-        ("a/x", "b/x", "y"),
-        np.array([1, 2, 3]),
-        np.zeros((3, 2)),
-        (Path("/data/a/x.jpg"), Path("/data/b/x.jpg"), Path("/data/one/y.png")),
-        ("dog",),
-        ("dog",),
-        *(nothing, nothing),
-        np.zeros((0, 4)),
-        *(nothing, nothing, nothing),
-    )
-    names = ["b/x.jpg", "deep/a/x.jpg", "two/y.png", "one/y.png"]
-    assert same_pictures(truth, [0, 1, 2], names, tmp_path) == {0: "deep/a/x.jpg", 1: "b/x.jpg", 2: "one/y.png"}
-    assert same_pictures(truth, [2], ["y.png", "one/y.png", "two/y.png"], tmp_path) == {2: "one/y.png"}
-    assert same_pictures(truth, [0, 1, 2], ["/data/a/x.jpg", "z/a/x.jpg", "x.jpg"], tmp_path) == {0: "/data/a/x.jpg"}
-    with pytest.raises(ValueError, match=r"two/y.png and three/y.png both fit the picture y"):
-        same_pictures(truth, [2], ["two/y.png", "three/y.png"], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -244,12 +223,9 @@ def test_names_that_fit_several(tmp_path: Path) -> None:
         (["--boxes", "9" * 5000], "--boxes takes numbers of at least 1 and all"),
         (["--plot", "curve.pdf"], "--plot takes a name that ends in .png or .svg"),
         (["--plot", "nowhere/curve.png"], "there is no folder nowhere"),
-        (["--proposals", "f.parquet", "--mode", "fast"], "--mode says how proposals are computed"),
-        (["--proposals", "f.parquet", "--seed", "0"], "--seed says how proposals are computed"),
-        (["--backend", "opencv", "--mode", "quality"], "the backend opencv has no mode but fast"),
-        (["--superpixel-scale", "0"], "--superpixel-scale must be at least 1"),
-        (["--workers", "0"], "--workers must be at least 1"),
-        (["--seed", "-1"], "--seed must not be negative"),
+        (["--proposals", "f.parquet", "--mode", "fast"], "--mode has no effect with --proposals f.parquet"),
+        (["--proposals", "f.parquet", "--seed", "1"], "--seed has no effect with --proposals f.parquet"),
+        (["--backend", "opencv", "--mode", "quality"], "--mode has no effect with --backend opencv"),
     ],
 )
 def test_wrong_usage(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,7 +276,7 @@ def test_computed_pictures_equal_stored_ones(data: Path, tmp_path: Path) -> None
     """On the fly as out of a file, one damaged picture skipped and said, in a process of its own."""
     broken = data.parent / "images" / "p2.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    status, out, err = recall("--data", data, "--mode", "single", "--json", "--workers", 1)
+    status, out, err = recall("--data", data, "--proposals", "ss", "--mode", "single", "--json", "--workers", 1)
     assert status == 1
     assert "p2.png" in err and "truncated" in err and "1 of 3 pictures left out" in err
     found = json.loads(out)
@@ -329,11 +305,11 @@ def test_pictures_without_a_file_are_said(data: Path) -> None:
 
     truth = read_dataset(data, "coco")
     bare = GroundTruth(**{**{f: getattr(truth, f) for f in truth.__dataclass_fields__}, "paths": (None,) * 4})
-    found = list(searched(bare, [0, 2], Search("own", "fast", 2, 0, None, 10**8), 1))
-    assert [f.picture for f in found] == [0, 2]
-    assert all("no file of it" in str(f.proposals) for f in found)
-    file = store(data.parent / "found.parquet")
-    assert [len(f.proposals) for f in stored(bare, [0, 2], file)] == [3, 2]
+    found = list(_proposed(bare, [0, 2], SelectiveSearch(), 1, print))
+    assert [picture for picture, _ in found] == [0, 2]
+    assert all("no file of it" in str(proposals) for _, proposals in found)
+    file = StoredProposals(store(data.parent / "found.parquet"))
+    assert [len(proposals) for _, proposals in _proposed(bare, [0, 2], file, 1, print)] == [3, 2]
 
 
 @pytest.mark.slow
@@ -342,7 +318,8 @@ def test_the_bundled_samples_by_default() -> None:
     assert status == 0
     assert "bundled samples" in err
     assert err.count("\n") == 1
-    assert "Selective Search, fast, superpixel scale 2, on the bundled samples: 32 objects" in out
+    assert "Selective Search, fast, superpixel scale 2; MultiBox (200 boxes, 448 px, OpenVINO on the CPU, " in out
+    assert "), on the bundled samples: 32 objects" in out
     rows = [line.split() for line in out.splitlines()]
     coverage = [float(row[2]) for row in rows if row and row[0] in ("10", "30", "100", "200", "300", "1000", "all")]
     assert len(coverage) == 7

@@ -26,9 +26,9 @@ from torch.nn import functional
 
 from detector.training.loop import Group, Trainer, averaged_model, learning_rate, run_length
 from detector.training.options import LoopOptions
-from detector.training.processes import Batch, World, noted_signals, step_batches
+from detector.training.processes import Batch, World, step_batches
 from detector.training.run_folder import RunFolder, load_checkpoint, read_log
-from proposals.console import Console, Terminated
+from proposals.console import Console, Terminated, noted_signals
 
 ALONE = World(0, 1, torch.device("cpu"))
 ROWS = 64

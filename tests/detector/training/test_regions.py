@@ -22,7 +22,6 @@ from detector.training.regions import (
     build_pool,
     jittered,
     label_regions,
-    proposals_of,
     read_sources,
 )
 from proposals.boxes import iou
@@ -243,14 +242,6 @@ def test_pictures_without_proposals_are_left_out_and_without_any_there_is_an_err
     assert len(pool.paths) == 1 and pool.labels.tolist() == [2, BACKGROUND] and pool.sets.tolist() == [1, 1]
     with pytest.raises(ValueError, match="no region to train on"):
         build_pool([first], ("c0", "c1"), lambda path: None, PoolOptions())
-
-
-def test_the_longest_end_of_a_path_finds_its_proposals():
-    short, long = proposals((0, 0, 1, 1)), proposals((0, 0, 2, 2))
-    store = {"a.jpg": short, "x/a.jpg": long}
-    assert proposals_of(store, Path("data/x/a.jpg")) is long
-    assert proposals_of(store, Path("data/y/a.jpg")) is short
-    assert proposals_of(store, Path("data/y/b.jpg")) is None
 
 
 def test_a_split_is_named_behind_the_path(tmp_path: Path):

@@ -15,17 +15,20 @@ import torch
 from PIL import Image
 
 from detector.datasets.read import read_dataset
+from detector.detector import Detector
 from detector.options import DetectOptions
 from detector.training.processes import World
-from detector.training.region_proposals import stored_proposals
+from detector.training.region_proposals import region_proposals
 from proposals.console import Console
 from proposals.images import read_image
 from proposals.parts import Parts
+from proposals.proposer import ProposalOptions
 from proposals.selective.search import selective_search
 from proposals.store import PictureProposals, ProposalStore
 from proposals.types import SELECTIVE_SEARCH, Proposals
 
 ROOT = Path(__file__).parents[3]
+SEARCH = ProposalOptions(proposals="ss")
 ALONE = World(0, 1, torch.device("cpu"))
 PATIENCE = 120  # seconds, on a busy machine
 
@@ -45,7 +48,7 @@ def searched(path: Path) -> np.ndarray:
 
 
 def lookup(paths: list[Path], folder: Path):
-    return stored_proposals("", paths, folder, Console("test"), ALONE)
+    return region_proposals(SEARCH, 0, paths, folder, Console("test"), ALONE)
 
 
 def test_a_bad_picture_is_said_and_left_out_and_a_path_given_twice_is_one(
@@ -64,6 +67,23 @@ def test_a_bad_picture_is_said_and_left_out_and_a_path_given_twice_is_one(
     before = (tmp_path / "run" / "proposals.parquet").stat().st_mtime_ns
     lookup([*paths, paths[0]], tmp_path / "run")  # complete: nothing is tried again
     assert capsys.readouterr().err == "" and (tmp_path / "run" / "proposals.parquet").stat().st_mtime_ns == before
+
+
+def test_training_sees_the_regions_that_detection_sees(tmp_path: Path):
+    """Merged, with the same sources and objectness, in a file of the run folder; it was Selective Search alone."""
+    path = tmp_path / "cat.png"
+    Image.open(ROOT / "samples" / "chelsea.jpg").convert("RGB").resize((120, 80)).save(path)
+    found = region_proposals(ProposalOptions(), 0, [path], tmp_path / "run", Console("test"), ALONE)(path)
+    wanted = Detector(DetectOptions(model="inception_v3")).propose(read_image(path))
+    assert found is not None and set(found.sources) == {1, 2, 3}
+    for name in ("boxes", "scores", "sources", "objectness"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    with pytest.raises(ValueError, match=r"proposals\.parquet: holds proposals of other options or weights; remove it"):
+        region_proposals(SEARCH, 0, [path], tmp_path / "run", Console("test"), ALONE)
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "run" / "proposals.parquet"  # its pictures have numbers for names
+    with pytest.raises(ValueError, match="has none of these pictures"):
+        region_proposals(ProposalOptions(proposals=str(file)), 0, [path], tmp_path / "mine", Console("test"), ALONE)
 
 
 def test_pictures_that_all_fail_are_one_line_and_may_be_mended(tmp_path: Path):
@@ -100,7 +120,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Captur
         "categories": [{"id": 1, "name": "fur"}],
     }
     (tmp_path / "p" / "own.json").write_text(json.dumps(table), encoding="utf-8")
-    text = f'steps = 1\nclasses = "own"\ndata = [{json.dumps(str(tmp_path / "p" / "own.json"))}]\n'
+    text = f'steps = 1\nclasses = "own"\nproposals = "ss"\ndata = [{json.dumps(str(tmp_path / "p" / "own.json"))}]\n'
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     run = tmp_path / "run"
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The views that MultiBox is trained on: boxes by hand, crops that hold what they promise, the bundled samples."""
+"""What MultiBox is trained on: boxes by hand, crops that hold what they promise, the bundled samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from hypothesis.extra.numpy import arrays
 
 from detector.datasets.read import read_dataset
 from detector.samples import samples_folder
-from detector.training.views import Views, boxes_in_window, build_views, random_window, stretched
+from detector.training.multibox_samples import (
+    BoxedImages,
+    boxed_images,
+    boxes_in_window,
+    random_window,
+    stretched,
+)
 from proposals.boxes import area, as_boxes
 
 WINDOW = as_boxes([[10, 20, 110, 70]])[0]  # 100 x 50
@@ -117,45 +123,31 @@ def test_an_object_that_no_crop_shows_gives_the_whole_picture():
 
 
 @pytest.fixture(scope="module")
-def samples() -> Views:
-    return build_views(["samples"], [], 5, 0.3, 0.5, 0)
+def samples() -> BoxedImages:
+    return boxed_images(["samples"], [])
 
 
-def test_views_of_the_samples(samples: Views):
+def test_the_samples(samples: BoxedImages):
     truth = read_dataset(samples_folder() / "annotations.json")
     with_objects = [i for i in range(len(truth.names)) if len(truth.boxes[truth.of_picture(i)])]
-    assert len(samples.paths) == len(with_objects) == 10 and len(samples) == 50 == len(samples.truth)
-    np.testing.assert_array_equal(samples.pictures, np.repeat(np.arange(10), 5))
-    np.testing.assert_array_equal(samples.mirrored, np.tile([False, True, False, True, False], 10))
+    assert len(samples) == len(samples.paths) == len(with_objects) == 10 == len(samples.truth)
     assert not samples.partial.any() and samples.sets.tolist() == [0] * 10
     for number, index in enumerate(with_objects):
         width, height = truth.sizes[index]
         scaled = truth.boxes[truth.of_picture(index)] / [width, height, width, height]
-        first, second = samples.truth[5 * number], samples.truth[5 * number + 1]
-        np.testing.assert_allclose(first, scaled, atol=1e-6)
-        np.testing.assert_allclose(second[:, [0, 2]], 1 - scaled[:, [2, 0]], atol=1e-6)
-        np.testing.assert_array_equal(samples.windows[5 * number], [0, 0, width, height])
+        np.testing.assert_allclose(samples.truth[number], scaled, atol=1e-6)
 
 
-def test_the_same_seed_gives_the_same_views(samples: Views):
-    again, other = (build_views(["samples"], [], 5, 0.3, 0.5, seed) for seed in (0, 1))
-    assert again.fingerprint() == samples.fingerprint() != other.fingerprint()
-    np.testing.assert_array_equal(again.windows, samples.windows)
-    fewer = build_views(["samples"], [], 3, 0.3, 0.5, 0)  # the views that there are stay what they were
-    np.testing.assert_array_equal(fewer.windows, samples.windows.reshape(10, 5, 4)[:, :3].reshape(-1, 4))
-
-
-def test_the_fingerprint_is_of_everything(samples: Views):
+def test_the_fingerprint_is_of_everything(samples: BoxedImages):
     changed = [
-        replace(samples, windows=samples.windows + 1),
-        replace(samples, mirrored=~samples.mirrored),
+        replace(samples, sets=samples.sets + 1),
         replace(samples, partial=~samples.partial),
         replace(samples, truth=(*samples.truth[:-1], samples.truth[-1] * np.float32(0.5))),
         replace(samples, paths=(*samples.paths[:-1], Path("other.jpg"))),
     ]
-    assert len({samples.fingerprint(), *(views.fingerprint() for views in changed)}) == 6
+    assert len({samples.fingerprint(), *(images.fingerprint() for images in changed)}) == 5
     moved = replace(samples, paths=tuple(Path("elsewhere") / path.name for path in samples.paths))
-    assert moved.fingerprint() == samples.fingerprint()
+    assert moved.fingerprint() == samples.fingerprint() == boxed_images(["samples"], []).fingerprint()
 
 
 def small_data(folder: Path, annotations: list[dict[str, object]]) -> str:
@@ -185,17 +177,17 @@ def annotation(number: int, image: int, box: list[float], crowd: int = 0) -> dic
 
 def test_crowds_are_left_out_and_partly_labelled_data_is_marked(tmp_path: Path):
     partly = small_data(tmp_path / "a", [annotation(1, 1, [10, 10, 50, 50]), annotation(2, 2, [0, 0, 90, 90], crowd=1)])
-    views = build_views([partly, "samples"], [partly], 2, 0.3, 0.5, 0)
-    assert len(views.paths) == 11 and views.paths[0].name == "dog.jpg"  # a picture with a crowd alone has no object
-    assert views.partial.tolist() == [True] + [False] * 10
-    assert views.sets.dtype == np.int32 and views.sets.tolist() == [0] + [1] * 10
-    np.testing.assert_allclose(views.truth[0], [[10 / 768, 10 / 576, 60 / 768, 60 / 576]], atol=1e-6)
+    images = boxed_images([partly, "samples"], [partly])
+    assert len(images.paths) == 11 and images.paths[0].name == "dog.jpg"  # a picture with a crowd alone has no object
+    assert images.partial.tolist() == [True] + [False] * 10
+    assert images.sets.dtype == np.int32 and images.sets.tolist() == [0] + [1] * 10
+    np.testing.assert_allclose(images.truth[0], [[10 / 768, 10 / 576, 60 / 768, 60 / 576]], atol=1e-6)
 
 
 def test_without_a_box_there_is_nothing_to_train_on(tmp_path: Path):
     data = small_data(tmp_path / "a", [])
     with pytest.raises(ValueError, match="the data sets have no picture with a box"):
-        build_views([data], [], 2, 0.3, 0.5, 0)
+        boxed_images([data], [])
 
 
 def test_stretched_shows_the_window():

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from proposals.boxes import area, as_boxes
-from proposals.multibox.coding import decode, encode, offset
-from proposals.multibox.decoding import decode_proposals
-from proposals.multibox.grid import deviations, grid_priors, kmeans_shapes
+from proposals.multibox.decode import decode_proposals
+from proposals.multibox.priors import decode, encode, grid_priors, kmeans_shapes
 
 SHAPES = [np.array([[0.2, 0.4], [0.5, 0.25]], np.float32), np.array([[1.0, 0.6]], np.float32)]
 
@@ -113,13 +112,24 @@ def test_a_grid_without_shapes_is_refused():
 def test_residuals_by_hand():
     """A prior 0.4 wide and 0.2 high: a residual of 1 is 0.08 in x and 0.04 in y."""
     prior, box = as_boxes([[0.2, 0.4, 0.6, 0.6]]), as_boxes([[0.28, 0.4, 0.6, 0.48]])
-    scale = deviations(prior)
-    assert scale.dtype == np.float32
-    np.testing.assert_allclose(scale, [[0.08, 0.04, 0.08, 0.04]], rtol=1e-5)
-    residuals = encode(box, prior, scale)
+    residuals = encode(box, prior)
+    assert residuals.dtype == np.float32
     np.testing.assert_allclose(residuals, [[1, 0, 0, -3]], atol=1e-5)
-    np.testing.assert_allclose(decode(residuals, prior, scale), box, atol=1e-6)
-    assert deviations(as_boxes([])).shape == (0, 4)
+    np.testing.assert_allclose(decode(residuals, prior), box, atol=1e-6)
+    assert (
+        encode(as_boxes([]), as_boxes([])).shape == decode(np.zeros((0, 4), np.float32), as_boxes([])).shape == (0, 4)
+    )
+
+
+def test_boxes_are_cut_to_the_picture_and_their_corners_ordered():
+    """The prior has sides of 0.2: a residual of 1 is 0.04."""
+    prior = as_boxes([[0.4, 0.4, 0.6, 0.6]])
+    for residual, box in (
+        ([-25, 0, 25, 0], [0, 0.4, 1, 0.6]),
+        ([7.5, 0, -7.5, 0], [0.3, 0.4, 0.7, 0.6]),  # x1 = 0.7, x2 = 0.3
+        ([25, 25, 25, 25], [1, 1, 1, 1]),
+    ):
+        np.testing.assert_allclose(decode(np.array([residual], np.float32), prior), [box], atol=1e-6)
 
 
 UNIT = st.floats(0, 1, width=32)
@@ -130,11 +140,14 @@ SIDES = arrays(np.float32, (2, 2), elements=st.floats(0.015625, 1, width=32))
 @given(BOXES, SIDES)
 def test_round_trip(boxes, shapes):
     priors = grid_priors([(1, 3)], [shapes])
-    scale = deviations(priors)
-    residuals = encode(boxes, priors, scale)
-    assert residuals.dtype == np.float32
-    np.testing.assert_allclose(offset(residuals, priors, scale), boxes, atol=1e-5)
-    np.testing.assert_allclose(decode(residuals, priors, scale), boxes, atol=1e-5)
+    np.testing.assert_allclose(decode(encode(boxes, priors), priors), boxes, atol=1e-5)
+
+
+@given(arrays(np.float32, (6, 4), elements=st.floats(-1e6, 1e6, width=32)), SIDES)
+def test_whatever_is_predicted_is_a_box(residuals, shapes):
+    boxes = decode(residuals, grid_priors([(1, 3)], [shapes]))
+    assert boxes.dtype == np.float32 and (boxes >= 0).all() and (boxes <= 1).all()
+    assert np.array_equal(as_boxes(boxes), boxes)
 
 
 def test_proposals_are_in_the_deviations_of_their_priors():
@@ -142,9 +155,7 @@ def test_proposals_are_in_the_deviations_of_their_priors():
     priors = grid_priors([(1, 2)], [np.array([[0.4, 0.4], [1.0, 1.0]], np.float32)])
     residuals = np.zeros((4, 4), np.float32)
     residuals[0] = [1, 1, 1, 0]
-    found = decode_proposals(
-        residuals, np.array([4, 3, 2, 1], np.float32), priors, 100, 50, nms=0.99, deviation=deviations(priors)
-    )
+    found = decode_proposals(residuals, np.array([4, 3, 2, 1], np.float32), priors, 100, 50, nms=0.99)
     # left cell, centre (25, 25): a box 40 x 20, and one 100 x 50, cut at x = 0; right cell, centre (75, 25)
     expected = [[13, 19, 53, 35], [0, 0, 75, 50], [55, 15, 95, 35], [25, 0, 100, 50]]
     np.testing.assert_allclose(found.boxes, expected, atol=1e-3)

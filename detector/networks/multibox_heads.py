@@ -1,4 +1,4 @@
-"""MultiBox's heads on two grids of a trunk's features: convolutions, so that all places share their weights."""
+"""MultiBox's heads on two grids of a trunk's features, in torch: convolutions, so all places share their weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from proposals.boxes import Floats
-from proposals.multibox.heads import INITIAL_CONFIDENCE, OUTPUT_STD
 
+OUTPUT_STD = 0.01  # of the initial weights of the outputs: they start at the priors and at one confidence
+INITIAL_CONFIDENCE = 0.01  # about the share of priors that are matched
 MIXED, COARSE_MIXED = 128, 192  # channels of the heads, on both grids and on the coarse one's last convolution
 
 
-class GridHeads(nn.Module):
+class MultiBoxHeads(nn.Module):
     """Features [B, C1, rows, columns] and [B, C2, fewer rows, fewer columns] -> residuals [B, K, 4] and logits [B, K].
 
     The order of K is that of `grid_priors`. The coarse features, reduced to 128 channels, are enlarged and added to the
@@ -75,7 +76,7 @@ class GridHeads(nn.Module):
         return every[..., :4], every[..., 4]
 
     def arrays(self) -> dict[str, Floats]:
-        """Return float32 copies of the weights and the shapes, by name, for `load_arrays` and `grid_heads_nodes`."""
+        """Return float32 copies of the weights and the shapes, by name, as a weights file has them."""
         return {
             name: np.array(tensor.detach().to("cpu", torch.float32).numpy()) for name, tensor in self._tensors().items()
         }

@@ -6,9 +6,9 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
-from proposals.multibox.grid import grid_priors
-from proposals.multibox.grid_heads import GridHeads
-from proposals.multibox.openvino_heads import grid_heads_nodes
+from detector.networks.multibox_heads import MultiBoxHeads
+from detector.runtimes.multibox import heads_nodes
+from proposals.multibox.priors import grid_priors
 
 FINE_SHAPES = np.array([[0.05, 0.1], [0.1, 0.1]], np.float32)
 COARSE_SHAPES = np.array([[0.2, 0.4], [0.5, 0.5], [0.9, 0.7]], np.float32)
@@ -30,7 +30,7 @@ def one_thread():
 
 
 def small_heads(seed: int = 0):
-    return GridHeads(CHANNELS, FINE_SHAPES, COARSE_SHAPES, mixed=4, seed=seed)
+    return MultiBoxHeads(CHANNELS, FINE_SHAPES, COARSE_SHAPES, mixed=4, seed=seed)
 
 
 def features(batch: int, seed: int = 0, fine=FINE, coarse=COARSE):
@@ -177,7 +177,7 @@ def test_arrays_round_trip():
     assert arrays.keys() == NAMES
     assert all(array.dtype == np.float32 for array in arrays.values())
     assert np.array_equal(arrays["coarse_shapes"], COARSE_SHAPES)
-    target = GridHeads(CHANNELS, FINE_SHAPES / 2, COARSE_SHAPES / 2, mixed=4, seed=3)
+    target = MultiBoxHeads(CHANNELS, FINE_SHAPES / 2, COARSE_SHAPES / 2, mixed=4, seed=3)
     target.load_arrays(arrays)
     given = features(2)
     assert all(torch.equal(a, b) for a, b in zip(source(*given), target(*given), strict=True))
@@ -212,7 +212,7 @@ def test_load_refuses():
 )
 def test_heads_refuse(channels, fine, coarse, mixed):
     with pytest.raises(ValueError, match="channels and the numbers of shapes must be at least 1"):
-        GridHeads(channels, fine, coarse, mixed)
+        MultiBoxHeads(channels, fine, coarse, mixed)
 
 
 def compiled_heads(arrays, batch: int, fine=FINE, coarse=COARSE):
@@ -220,7 +220,7 @@ def compiled_heads(arrays, batch: int, fine=FINE, coarse=COARSE):
         ops.parameter(ov.PartialShape([batch, count, *grid]), np.float32)
         for count, grid in zip(CHANNELS, (fine, coarse), strict=True)
     ]
-    nodes = grid_heads_nodes(*inputs, arrays)
+    nodes = heads_nodes(*inputs, arrays)
     model = ov.Model([ops.result(node) for node in nodes], inputs, "heads")
     return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
@@ -248,19 +248,3 @@ def test_openvino_equals_torch(batch, fine, coarse):
         for index in range(2):
             assert found[index].shape == tuple(expected[index].shape)
             np.testing.assert_allclose(found[index], expected[index], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("fine", "coarse", "message"),
-    [
-        ([1, 5, 5, 7], [1, 10, 3, 4], "the heads take fine features [B, 6, H, W], got [1,5,5,7]"),
-        ([1, 6, 5, 7], [1, 6, 3, 4], "the heads take coarse features [B, 10, H, W], got [1,6,3,4]"),
-        ([1, 6, 35], [1, 10, 3, 4], "the heads take fine features [B, 6, H, W], got [1,6,35]"),
-        ([1, 6, 5, 7], [1, -1, 3, 4], "the heads take coarse features [B, 10, H, W], got [1,?,3,4]"),
-    ],
-)
-def test_openvino_heads_refuse_other_features(fine, coarse, message):
-    inputs = [ops.parameter(ov.PartialShape(shape), np.float32) for shape in (fine, coarse)]
-    with pytest.raises(ValueError) as caught:
-        grid_heads_nodes(*inputs, small_heads().arrays())
-    assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""The loss on grids: assignments against a loop, one picture by hand with its gradient, and what has no loss."""
+"""The loss: assignments against a loop, one picture by hand with its gradient, and what has no loss."""
 
 from math import log, sqrt
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proposals.boxes import as_boxes, iou
-from proposals.multibox.grid_loss import grid_loss, match_by_overlap
+from proposals.multibox.loss import match_by_overlap, multibox_loss
 
 # The hand-worked picture. IoU of the truth with the priors: 0.8, 0 and 0.25, so that the third is one of its best three
 PRIORS = as_boxes([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1], [0, 0, 1, 0.8]])
@@ -136,7 +136,7 @@ def test_without_an_object_all_is_background_or_nothing(truth):
 
 def test_loss_and_gradient_by_hand():
     locations, logits = tensors()
-    loss = grid_loss(locations, logits, PRIORS, [TRUTH])
+    loss = multibox_loss(locations, logits, PRIORS, [TRUTH])
     assert values(loss) == pytest.approx([LOCATION + CONFIDENCE, LOCATION, CONFIDENCE], rel=1e-5)
     assert values(loss) == pytest.approx([2.3034, 0.875, 1.4284], abs=1e-4)
     loss.total.backward()
@@ -150,7 +150,7 @@ def test_loss_and_gradient_by_hand():
 
 def test_divided_by_the_weights_of_the_batch():
     """Two pictures with an object, one without, in which every prior is background."""
-    loss = grid_loss(*tensors(3), PRIORS, [TRUTH, NONE, TRUTH])
+    loss = multibox_loss(*tensors(3), PRIORS, [TRUTH, NONE, TRUTH])
     empty = 0.5 * log(2) + BACKGROUND + 0.25 * log(4 / 3)
     wanted = CONFIDENCE + empty / (2 * sqrt(2))
     assert values(loss) == pytest.approx([LOCATION + wanted, LOCATION, wanted], rel=1e-5)
@@ -158,7 +158,7 @@ def test_divided_by_the_weights_of_the_batch():
 
 def test_no_ground_truth_is_divided_by_one():
     locations, logits = tensors()
-    loss = grid_loss(locations, logits, PRIORS, [NONE])
+    loss = multibox_loss(locations, logits, PRIORS, [NONE])
     empty = 0.5 * log(2) + BACKGROUND + 0.25 * log(4 / 3)
     assert values(loss) == pytest.approx([empty, 0, empty], rel=1e-5)
     loss.total.backward()
@@ -168,11 +168,11 @@ def test_no_ground_truth_is_divided_by_one():
 
 def test_a_picture_of_which_nothing_is_known_has_no_loss():
     locations, logits = tensors(2)
-    loss = grid_loss(locations, logits, PRIORS, [NONE, TRUTH], partly=[True, False])
+    loss = multibox_loss(locations, logits, PRIORS, [NONE, TRUTH], partly=[True, False])
     assert values(loss) == pytest.approx([LOCATION + CONFIDENCE, LOCATION, CONFIDENCE], rel=1e-5)
     loss.total.backward()
     assert not locations.grad[0].any() and not logits.grad[0].any() and logits.grad[1].all()
-    alone = grid_loss(*tensors(), PRIORS, [NONE], partly=[True])
+    alone = multibox_loss(*tensors(), PRIORS, [NONE], partly=[True])
     assert values(alone) == [0, 0, 0]
 
 
@@ -183,15 +183,15 @@ def test_partly_labelled_pictures_have_near_background_alone():
     logits = torch.zeros((1, 5), requires_grad=True)
     owner, background = matched(match_by_overlap(priors, TRUTH, partly=True))
     assert owner == {0: 0, 2: 0} and background == {3, 4}
-    grid_loss(locations, logits, priors, [TRUTH], partly=[True]).confidence.backward()
+    multibox_loss(locations, logits, priors, [TRUTH], partly=[True]).confidence.backward()
     assert logits.grad.sign().tolist() == [[-1, 0, -1, 1, 1]]
 
 
 def test_ground_truth_without_area_is_left_out():
     flat = as_boxes([[0.2, 0.2, 0.2, 0.9], [0.3, 0.3, 0.3, 0.3]])
-    with_flat = grid_loss(*tensors(), PRIORS, [np.concatenate([flat, TRUTH])])
-    assert values(with_flat) == values(grid_loss(*tensors(), PRIORS, [TRUTH]))
-    assert values(grid_loss(*tensors(), PRIORS, [flat])) == values(grid_loss(*tensors(), PRIORS, [NONE]))
+    with_flat = multibox_loss(*tensors(), PRIORS, [np.concatenate([flat, TRUTH])])
+    assert values(with_flat) == values(multibox_loss(*tensors(), PRIORS, [TRUTH]))
+    assert values(multibox_loss(*tensors(), PRIORS, [flat])) == values(multibox_loss(*tensors(), PRIORS, [NONE]))
 
 
 def test_gradients_lead_to_the_object():
@@ -200,7 +200,7 @@ def test_gradients_lead_to_the_object():
     optimizer = torch.optim.SGD([locations, logits], 0.5)
     for _ in range(60):
         optimizer.zero_grad()
-        grid_loss(locations, logits, PRIORS, [TRUTH]).total.backward()
+        multibox_loss(locations, logits, PRIORS, [TRUTH]).total.backward()
         optimizer.step()
     np.testing.assert_allclose(locations.detach()[0, [0, 2]], [[1, 0, 0, 0], [0.5, 0, -2.5, -1.875]], atol=1e-2)
     assert (torch.sigmoid(logits)[0] > 0.5).tolist() == [True, False, True]
@@ -210,7 +210,7 @@ def test_half_precision_and_extreme_logits():
     """A confidence of exp(-80) has a loss of 80; the sum is taken in float32."""
     locations = torch.zeros((1, 3, 4), dtype=torch.float16, requires_grad=True)
     logits = torch.tensor([[-80.0, 80.0, 80.0]], dtype=torch.float16, requires_grad=True)
-    loss = grid_loss(locations, logits, PRIORS, [PRIORS[:1]])
+    loss = multibox_loss(locations, logits, PRIORS, [PRIORS[:1]])
     assert loss.total.dtype == torch.float32
     # prior 2 (IoU 0.3125) is one of the best three, and right
     assert loss.confidence.item() == pytest.approx((80 / sqrt(2) + 80) / sqrt(2), rel=1e-5)
