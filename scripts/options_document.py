@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+from detector.cli.inputs import InputOptions
 from detector.options import DetectOptions
 from detector.training.options import (
     BboxOptions,
@@ -18,6 +19,7 @@ from detector.training.options import (
     SvmOptions,
 )
 from eval.data import EvalOptions
+from proposals.extract import ExtractOptions
 from proposals.files import write_text_atomic
 from proposals.options import options_table
 
@@ -37,7 +39,16 @@ A value outside its range, an unknown key, and an option without effect beside t
 
 """
 
+INPUTS = """
+`detect` alone, on the command line: `detector.cli.inputs.InputOptions`.
 
+"""
+EXTRACTION = """
+## Extraction of proposals
+
+`python -m proposals.extract`, beside the options of proposals and `seed` above: `proposals.extract.ExtractOptions`.
+
+"""
 EVALUATION = """
 ## Evaluation
 
@@ -69,7 +80,9 @@ def document() -> str:
     training = "".join(
         f"\n### {title}\n\n{options_table(cls, inspect.get_annotations(cls))}" for title, cls in TRAINED.items()
     )
-    return HEAD + options_table(DetectOptions) + EVALUATION + options_table(EvalOptions) + TRAINING + training
+    detection = HEAD + options_table(DetectOptions) + INPUTS + options_table(InputOptions)
+    extraction = EXTRACTION + options_table(ExtractOptions, inspect.get_annotations(ExtractOptions))
+    return detection + extraction + EVALUATION + options_table(EvalOptions) + TRAINING + training
 
 
 if __name__ == "__main__":
