@@ -96,8 +96,8 @@ def read_sources(
 
     data: paths, PATH#SPLIT for a split other than train, "samples" for the bundled pictures; partial: those of them in
     which only the class that a picture was taken for is boxed; label_only: those that name this class and have no box.
-    own_classes: the classes are those of the first data
-    set, which all others must share; otherwise the 200 of ILSVRC DET, to which VOC's, COCO's and ImageNet's are mapped.
+    own_classes: the classes are those of the first data set, which all others must share; otherwise the 200 of ILSVRC
+    DET, to which VOC's, COCO's and ImageNet's are mapped.
     Raises: ValueError for other classes or a data set without pictures; what `read_dataset` raises.
     """
     sources: list[Source] = []
@@ -109,26 +109,28 @@ def read_sources(
         truth = read_dataset(path, split=None if Path(path).is_file() else split or "train")
         if not any(truth.paths):
             raise ValueError(f"{path}: no picture of this data set is there; put the pictures beside the annotations")
-        if own_classes:
-            names = names or truth.class_names
-            if truth.class_names != names:
-                raise ValueError(f"{path}: its classes are not those of {data[0]}; map them to the same names")
-            table = np.arange(1, len(names) + 1)
-        else:
-            table = det_labels(truth)
-        table = np.where(table == AMBIGUOUS, IGNORED, table)
-        labels = table[truth.labels - 1]
+        names = names or truth.class_names
+        if own_classes and truth.class_names != names:
+            raise ValueError(f"{path}: its classes are not those of {data[0]}; map them to the same names")
+        table = np.arange(1, len(names) + 1) if own_classes else det_labels(truth)
+        table = np.where(table == AMBIGUOUS, IGNORED, table)  # label of each class of the data set
         if item in label_only:
             sources.append(_labelled_source(truth, path, table, len(names)))
-            continue
-        known = np.zeros((len(truth.names), 1 + len(names)), bool)
-        if item in partial:
-            known[truth.pictures[labels > 0], labels[labels > 0]] = True
         else:
-            known[:, table[table > 0]] = True
-        known[:, BACKGROUND] = True
-        sources.append(Source(truth, labels, known, item not in partial))
+            sources.append(_boxed_source(truth, table, len(names), item not in partial))
     return sources, names
+
+
+def _boxed_source(truth: GroundTruth, table: Longs, classes: int, whole: bool) -> Source:
+    """Return a data set with boxes; `whole`: of all objects of its classes."""
+    labels = table[truth.labels - 1]
+    known = np.zeros((len(truth.names), 1 + classes), bool)
+    if whole:
+        known[:, table[table > 0]] = True
+    else:
+        known[truth.pictures[labels > 0], labels[labels > 0]] = True
+    known[:, BACKGROUND] = True
+    return Source(truth, labels, known, whole)
 
 
 def _labelled_source(truth: GroundTruth, path: str, table: Longs, classes: int) -> Source:
@@ -199,7 +201,6 @@ def build_pool(
     class_names: tuple[str, ...],
     proposals: Callable[[Path], Proposals | None],
     o: PoolOptions,
-    advance: Callable[[int], None] = lambda steps: None,
 ) -> RegionPool:
     """Return the regions of all pictures of `sources`: ground truth first, then proposals, by R-CNN's IoU rules.
 
@@ -208,62 +209,73 @@ def build_pool(
     best learned proposals is taken for its object (Detic's max-size loss, arXiv:2201.02605).
     Raises: ValueError where nothing is left.
     """
-    paths: list[Path] = []
-    known: list[Flags] = []
-    regions: list[_Regions] = []
-    sets: list[int] = []
+    paths, sets, known, regions = [], [], [], []
     for number, source in enumerate(sources):
         for index, path in enumerate(source.truth.paths):
-            advance(1)
-            found = None if path is None else proposals(path)
-            if path is None or found is None:
+            if path is None or (found := proposals(path)) is None:
                 continue
-            regions.append(_regions_of(source, index, found, o, np.random.default_rng([o.seed, number, index])))
             paths.append(path)
-            known.append(source.known[index])
             sets.append(number)
+            known.append(source.known[index])
+            regions.append(_picture_regions(source, index, found, o, np.random.default_rng([o.seed, number, index])))
     counts = [len(found.boxes) for found in regions]
     if not sum(counts):
         raise ValueError("the data sets have no region to train on; check that their pictures and boxes are there")
-    boxes, labels, is_truth, other, stands_for = (np.concatenate(parts) for parts in zip(*regions, strict=True))
-    pictures = np.repeat(np.arange(len(paths), dtype=np.int32), counts)
-    of_sets = np.repeat(np.array(sets, np.int16), counts)
+    boxes, labels, truth, other, stands_for = (np.concatenate(column) for column in zip(*regions, strict=True))
     return RegionPool(
-        pictures, boxes, labels, is_truth, of_sets, tuple(paths), np.stack(known), class_names, stands_for, other
+        pictures=np.repeat(np.arange(len(paths), dtype=np.int32), counts),
+        boxes=boxes,
+        labels=labels,
+        truth=truth,
+        sets=np.repeat(np.array(sets, np.int16), counts),
+        paths=tuple(paths),
+        known=np.stack(known),
+        class_names=class_names,
+        stands_for=stands_for,
+        other=other,
     )
 
 
-def _regions_of(source: Source, index: int, found: Proposals, o: PoolOptions, rng: np.random.Generator) -> _Regions:
-    """Return the regions that are kept of one picture."""
-    rows = source.truth.of_picture(index)
-    truth, labels = source.truth.boxes[rows].astype(np.float32), source.labels[rows]
-    crowd = source.truth.crowd[rows]
-    if source.of_pictures is not None:
-        truth = _largest_learned(found)
-        labels = np.full(len(truth), source.of_pictures[index], np.int64)
-        crowd = np.zeros(len(truth), bool)
-    moved = jittered(truth[~crowd & (labels > BACKGROUND)], o.jitter, source.truth.sizes[index], rng)
-    boxes = np.concatenate([truth, moved, found.boxes])
-    own, best = label_regions(boxes, truth, labels, crowd)
-    own[: len(truth)] = np.where(crowd, IGNORED, labels)
+def _picture_regions(
+    source: Source, index: int, found: Proposals, o: PoolOptions, rng: np.random.Generator
+) -> _Regions:
+    """Return the regions of one picture that are kept: label all by IoU, draw some of each kind."""
+    truth, truth_labels, crowd = _objects(source, index, found)
+    copies = jittered(truth[~crowd & (truth_labels > BACKGROUND)], o.jitter, source.truth.sizes[index], rng)
+    boxes = np.concatenate([truth, copies, found.boxes])
+    labels, best = label_regions(boxes, truth, truth_labels, crowd)
+    labels[: len(truth)] = np.where(crowd, IGNORED, truth_labels)
     if not source.whole:
-        own[(own == BACKGROUND) & (best < np.float32(NEAR_IOU))] = IGNORED
-    is_truth = (np.arange(len(boxes)) < len(truth)) & (own > BACKGROUND)
-    other = (own == BACKGROUND) & (best >= np.float32(FOREGROUND_IOU))
-    near = (own == BACKGROUND) & (best >= np.float32(NEAR_IOU))
+        labels[(labels == BACKGROUND) & (best < np.float32(NEAR_IOU))] = IGNORED
+    foreground, background = labels > BACKGROUND, labels == BACKGROUND
+    is_truth = foreground & (np.arange(len(boxes)) < len(truth))
+    near = background & (best >= np.float32(NEAR_IOU))
     most_foreground, most_background = o.most_foreground or len(boxes), o.most_background or len(boxes)
-    kinds = [(is_truth, len(boxes)), ((own > BACKGROUND) & ~is_truth, most_foreground)]
+    kinds = [(is_truth, len(boxes)), (foreground & ~is_truth, most_foreground)]
     if o.near:
         most_near = min(round(o.near * most_background), int(near.sum()))
-        kinds += [(near, most_near), ((own == BACKGROUND) & ~near, most_background - most_near)]
+        kinds += [(near, most_near), (background & ~near, most_background - most_near)]
     else:
-        kinds.append((own == BACKGROUND, most_background))
-    drawn = [_some(wanted, limit, rng) for wanted, limit in kinds]
-    shares = [np.full(len(rows), kind[0].sum() / max(len(rows), 1)) for rows, kind in zip(drawn, kinds, strict=True)]
-    order = np.lexsort((np.concatenate(drawn), ~is_truth[np.concatenate(drawn)]))
-    kept = np.concatenate(drawn)[order]
+        kinds.append((background, most_background))
+    drawn = [rng.permutation(np.flatnonzero(kind))[:most] for kind, most in kinds]
+    shares = [np.full(len(rows), kind.sum() / max(len(rows), 1)) for rows, (kind, _) in zip(drawn, kinds, strict=True)]
+    kept = np.concatenate(drawn)
+    order = np.lexsort((kept, ~is_truth[kept]))
+    kept = kept[order]
+    other = background & (best >= np.float32(FOREGROUND_IOU))  # on an object of none of the classes
     stands_for = np.concatenate(shares)[order].astype(np.float32)
-    return _Regions(boxes[kept], own[kept], is_truth[kept], other[kept], stands_for)
+    return _Regions(boxes[kept], labels[kept], is_truth[kept], other[kept], stands_for)
+
+
+def _objects(source: Source, index: int, found: Proposals) -> tuple[Boxes, Longs, Flags]:
+    """Return the objects of a picture: boxes [M, 4], labels [M], crowd [M]."""
+    if source.of_pictures is None:
+        rows = source.truth.of_picture(index)
+        return source.truth.boxes[rows].astype(np.float32), source.labels[rows], source.truth.crowd[rows]
+    learned = found.boxes[(found.sources & MULTIBOX) > 0][:CONFIDENT]
+    areas = (learned[:, 2:] - learned[:, :2]).prod(axis=1)
+    largest = learned[[int(areas.argmax())]] if len(learned) else learned
+    return largest, np.full(len(largest), source.of_pictures[index], np.int64), np.zeros(len(largest), bool)
 
 
 def jittered(boxes: Boxes, count: int, size: Sequence[int] | Longs, rng: np.random.Generator) -> Boxes:
@@ -280,15 +292,3 @@ def jittered(boxes: Boxes, count: int, size: Sequence[int] | Longs, rng: np.rand
     areas = [(some[:, 2:] - some[:, :2]).prod(axis=1) for some in (moved, copies)]
     good = shared >= np.float32(FOREGROUND_IOU) * np.maximum(areas[0] + areas[1] - shared, np.float32(1e-6))
     return np.where(good[:, None], moved, copies)
-
-
-def _largest_learned(found: Proposals) -> Boxes:
-    """Return the largest of the best learned proposals, [1, 4]; [0, 4] where there is none."""
-    learned = found.boxes[(found.sources & MULTIBOX) > 0][:CONFIDENT]
-    areas = (learned[:, 2:] - learned[:, :2]).prod(axis=1)
-    return learned[[int(areas.argmax())]] if len(learned) else learned
-
-
-def _some(wanted: Flags, most: int, rng: np.random.Generator) -> Longs:
-    """Return the indices of `wanted`, at most `most` of them."""
-    return rng.permutation(np.flatnonzero(wanted))[:most]
