@@ -61,7 +61,8 @@ class RunFolder:
         }
         file = path / "run.json"
         begun = file.is_file()
-        if not begun or not self._same(file, record):
+        defaults = {field.name: field.default for field in dataclasses.fields(options)}
+        if not begun or not self._same(file, record, defaults):
             for name in (BEST, LOG) if begun else ():  # of the run that is forgotten
                 (path / name).unlink(missing_ok=True)
             settings = toml_text(dataclasses.asdict(options))
@@ -70,14 +71,15 @@ class RunFolder:
         self._log: IO[str] | None = None
         self._board: Any = None
 
-    def _same(self, file: Path, asked: Mapping[str, Any]) -> bool:
+    def _same(self, file: Path, asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
         """Return whether the folder's run is the one that is asked for.
 
+        Options that there were not yet when it began have their defaults.
         Raises: ValueError, naming what differs, for another one that has a checkpoint or a model.
         """
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-            old, new = found["options"], asked["options"]
+            old, new = json.loads(json.dumps(dict(defaults))) | found["options"], asked["options"]
             differ = [key for key in new if key not in FREE and old.get(key) != new[key]]
             same_data = found["data"] == asked["data"]
         except (ValueError, KeyError, TypeError, AttributeError):

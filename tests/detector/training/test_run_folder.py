@@ -133,6 +133,17 @@ def test_what_does_not_change_the_result_may_change(tmp_path: Path):
     RunFolder(tmp_path, "finetune", options(workers=2, device="cpu", log_steps=3, checkpoint_minutes=1.0), "abc")
 
 
+def test_an_option_that_came_later_has_its_default(tmp_path: Path):
+    RunFolder(tmp_path, "finetune", options(), "abc").checkpoint({"step": 1})
+    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    del record["options"]["jitter"], record["options"]["shares"]
+    record["options"]["gone"] = 3
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    RunFolder(tmp_path, "finetune", options(), "abc")
+    with pytest.raises(ValueError, match="jitter = 0, not 4"):
+        RunFolder(tmp_path, "finetune", options(jitter=4), "abc")
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"options": 3, "data": "abc"}'])
 def test_a_damaged_record_is_named(tmp_path: Path, content: str):
     RunFolder(tmp_path, "finetune", options(), "abc")
