@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from detector.detections import Detections
 from detector.runtimes.base import Deltas, Scores
-from proposals.box_coding import apply_targets
-from proposals.boxes import Boxes, Floats, Indices, descending, iou, nms_per_class
+from proposals.boxes import Boxes, Floats, Indices, apply_deltas, descending, iou, nms_per_class
 from proposals.types import Sources
 
 LEAST_SEEN = 0.01  # that a picture says of a class: no class goes for it alone
@@ -43,7 +42,7 @@ class Regions:
         """
         if self.deltas is None:
             return self.boxes[rows]
-        moved = apply_targets(self.boxes[rows], self.deltas[rows, columns])
+        moved = apply_deltas(self.boxes[rows], self.deltas[rows, columns])
         return np.clip(moved, 0, np.tile(np.asarray(self.image_size, np.float32), 2))
 
 

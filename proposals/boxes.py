@@ -1,4 +1,4 @@
-"""Box geometry: areas, clipping, IoU, suppression and conversions; the ground floor that every package may import.
+"""Box geometry: areas, clipping, IoU, suppression, conversions and deltas; every package may import it.
 
 One convention inside the project: `float32` xyxy, half-open, in pixels of the original image, so that the
 width of a box is `x2 - x1` and the box of the whole image is `(0, 0, width, height)`.
@@ -13,6 +13,7 @@ Boxes = npt.NDArray[np.float32]  # [N, 4]
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
 
 
 def as_boxes(values: npt.ArrayLike) -> Boxes:
@@ -139,3 +140,44 @@ def from_xywh(boxes: npt.ArrayLike) -> Boxes:
 def to_xywh(boxes: Boxes) -> Boxes:
     """Return `x, y, width, height` boxes (COCO) of xyxy ones: [N, 4] -> [N, 4]."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def box_targets(proposals: Boxes, truth: Boxes) -> Floats:
+    """Return the targets that move each proposal onto the ground-truth box of the same row.
+
+    Shapes: [N, 4], [N, 4] -> float32 [N, 4]: tx, ty, the shift of the centre in widths and heights of the proposal,
+    and tw, th, the natural logarithms of the growth of its sides (R-CNN, arXiv 1311.2524v5, equations 6 to 9).
+    Widths are x2 - x1 of half-open boxes. Raises: ValueError for arrays that are no boxes or differ in length, and
+    for a box without area, from which or to which no logarithm leads.
+    """
+    proposals, truth = as_boxes(proposals), as_boxes(truth)
+    if len(proposals) != len(truth):
+        raise ValueError(f"{len(proposals)} proposals, {len(truth)} ground-truth boxes: each proposal needs its own")
+    start, sides = _centres_and_sides(proposals)
+    end, wanted = _centres_and_sides(truth)
+    for what, extent in (("proposal", sides), ("ground-truth box", wanted)):
+        flat = (extent <= 0).any(axis=1)
+        if flat.any():
+            raise ValueError(f"{what} {int(np.flatnonzero(flat)[0])} has no area; leave such boxes out of regression")
+    return np.concatenate([(end - start) / sides, np.log(wanted / sides)], axis=1).astype(np.float32)
+
+
+def apply_deltas(boxes: Boxes, deltas: Floats) -> Boxes:
+    """Return each box moved by the deltas of the same row: the inverse of `box_targets`, neither clipped nor rounded.
+
+    Shapes: [N, 4], [N, 4] -> float32 [N, 4] (R-CNN, equations 1 to 4). A box without area moves nowhere. Raises:
+    ValueError for arrays that are no boxes, or deltas of another shape.
+    """
+    boxes, moves = as_boxes(boxes), np.asarray(deltas, dtype=np.float64)
+    if moves.shape != boxes.shape:
+        raise ValueError(f"deltas must have shape {list(boxes.shape)} as the boxes have, got {list(moves.shape)}")
+    centres, sides = _centres_and_sides(boxes)
+    centres = centres + moves[:, :2] * sides
+    half = np.exp(moves[:, 2:]) * sides / 2
+    return np.concatenate([centres - half, centres + half], axis=1).astype(np.float32)
+
+
+def _centres_and_sides(boxes: Boxes) -> tuple[Doubles, Doubles]:
+    """Return (centres [N, 2], sides [N, 2]), each (x, y)."""
+    corners = boxes.astype(np.float64)
+    return (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]

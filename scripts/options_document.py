@@ -44,9 +44,11 @@ INPUTS = """
 
 """
 EXTRACTION = """
-## Extraction of proposals
+## Proposals
 
-`python -m proposals.extract`, beside the options of proposals and `seed` above: `proposals.extract.ExtractOptions`.
+The options from `proposals` to `seed` are the same in `detect`, `eval.map`, `eval.recall` and `python -m
+proposals.extract`; `finetune`, `svm` and `bbox` have them too, with `pool_seed` in the place of `seed`.
+`proposals.extract` has besides them, in `proposals.extract.ExtractOptions`:
 
 """
 EVALUATION = """
@@ -67,7 +69,7 @@ TRAINED = {  # what a table is of -> the dataclass whose own fields it lists
     "`classifier` and `distill`": PictureOptions,
     "`classifier` alone": ClassifierOptions,
     "`distill` alone": DistillOptions,
-    "`finetune`, `svm` and `bbox`: the regions": RegionOptions,
+    "`finetune`, `svm` and `bbox`: the regions, beside the options of proposals": RegionOptions,
     "`finetune` alone": FinetuneOptions,
     "`svm` alone": SvmOptions,
     "`bbox` alone": BboxOptions,

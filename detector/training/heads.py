@@ -25,8 +25,7 @@ from detector.training.features import FeatureCache, fill_cache
 from detector.training.options import BboxOptions, RegionOptions, SvmOptions
 from detector.training.regions import IGNORED, RegionPool, Source
 from detector.weights import load_weights, save_weights
-from proposals.box_coding import box_targets
-from proposals.boxes import Boxes, Floats, Indices, Mask, iou
+from proposals.boxes import Boxes, Floats, Indices, Mask, box_targets, iou
 
 NEVER = -100.0  # margin of a class that cannot be trained: R-CNN's 0 would find it everywhere; real ones are about +-5
 

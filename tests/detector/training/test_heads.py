@@ -22,8 +22,7 @@ from detector.training.heads import (
     train_svms,
 )
 from detector.training.options import BboxOptions, SvmOptions
-from proposals.box_coding import apply_targets, box_targets
-from proposals.boxes import as_boxes
+from proposals.boxes import apply_deltas, as_boxes, box_targets
 
 svm_options = partial(SvmOptions, data=("samples",))
 bbox_options = partial(BboxOptions, data=("samples",), shared_below=0)
@@ -352,7 +351,7 @@ def test_features_that_tell_the_targets_lead_to_the_truth():
     for o in (bbox_options(ridge=1e-6), bbox_options(ridge=1e-6, shared_below=2)):  # each class its own, or one for all
         found = train_box_regression(together((features, one)), o)
         deltas = np.einsum("nd,ncd->nc", features[rows], found.weights[labels - 1]) + found.bias[labels - 1]
-        np.testing.assert_allclose(apply_targets(one.boxes[rows], deltas), one.truth_boxes[labels - 1], atol=0.01)
+        np.testing.assert_allclose(apply_deltas(one.boxes[rows], deltas), one.truth_boxes[labels - 1], atol=0.01)
     assert np.abs(one.boxes[rows] - one.truth_boxes[labels - 1]).max() > 5
 
 
