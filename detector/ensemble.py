@@ -43,8 +43,8 @@ class RegionScores:
 
 def check_members(models: Sequence[Model]) -> None:
     """Raise ValueError where the scores of two models are of different kinds or classes, and so have no mean."""
-    first, *others = models
-    for model in others:
+    for model in models[1:]:
+        first = models[0]
         if model.head != first.head:
             raise ValueError(
                 f"{model.name} has {model.head} scores, {first.name} {first.head} scores: different kinds of "
