@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,11 @@ from detector.runtimes.base import DET, summed_leaves
 from detector.runtimes.openvino import OpenVinoFeatures
 from detector.training.regions import RegionPool
 from detector.warp import warp
+from proposals.boxes import Boxes
 from proposals.files import write_text_atomic
 from proposals.images import Image, ImageError, read_image
 
+STATE = "cache.json"
 SYNC_PICTURES = 64  # between two notes of how far the cache is: what a kill can cost
 
 
@@ -58,15 +60,6 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.fl
     return np.memmap(path, np.float16, "r+", shape=shape)
 
 
-def _state(file: Path) -> tuple[dict[str, Any], int]:
-    """Return what a cache is of, and how many pictures it has."""
-    try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        return dict(state["key"]), int(state["pictures"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{file}: damaged; remove this cache") from None
-
-
 def mirrored_rows(count: int, seed: int) -> npt.NDArray[np.bool_]:
     """Return which of `count` regions are mirrored in the cache, half of them by chance."""
     return np.random.default_rng([seed, count]).random(count) < 0.5
@@ -96,65 +89,61 @@ def fill_cache(
         "size": model.size,
         "frozen": frozen,
         "precision": network.precision,
-        "seed": seed,
+        **({"seed": seed} if mirror else {"mirrored": "none"}),
     }
-    if not mirror:  # whatever the seed
-        del key["seed"]
-        key["mirrored"] = "none"
-    mirrored = mirrored_rows(len(pool), seed) & mirror
-
-    def crop(image: Image, row: int, out: npt.NDArray[np.uint8]) -> None:
-        warp(image, pool.boxes[row : row + 1], model.size, model.fill, mirrored=bool(mirrored[row]), out=out[None])
-
-    return keep_features(folder, key, pool.paths, pool.pictures, network, crop, note, advance)
-
-
-def keep_features(
-    folder: Path,
-    key: Mapping[str, str | int],
-    paths: Sequence[Path],
-    pictures: npt.NDArray[np.integer],
-    network: OpenVinoFeatures,
-    crop: Callable[[Image, int, npt.NDArray[np.uint8]], None],
-    note: Callable[[str], None],
-    advance: Callable[[int], None] = lambda pictures: None,
-) -> FeatureCache:
-    """Return the features of crops of `paths`, computing those that `folder` lacks.
-
-    key: all that they depend on; pictures: int [N], rising, the picture of each row; crop: puts the crop of a row into
-    an array [size, size, 3]. Errors as of `fill_cache`.
-    """
-    leaves = summed_leaves(DET, network.model)
-    outputs = network.model.classes if leaves is None else leaves.shape[1]
+    leaves = summed_leaves(DET, model)
     folder.mkdir(parents=True, exist_ok=True)
-    state_file = folder / "cache.json"
-    kept, done = _state(state_file) if state_file.is_file() else (dict(key), 0)
+    done = _pictures_done(folder, key)
+    cache = FeatureCache(folder, network.shape, model.classes if leaves is None else leaves.shape[1], len(pool))
+    mirrored = mirrored_rows(len(pool), seed) & mirror
+    starts = np.searchsorted(pool.pictures, np.arange(len(pool.paths) + 1)).tolist()
+    advance(done)
+    for number in range(done, len(pool.paths)):
+        first, last = starts[number], starts[number + 1]
+        try:
+            image = read_image(pool.paths[number])
+        except ImageError as error:
+            note(f"{pool.paths[number]}: {error.reason}; its regions are left out")
+            cache.features[first:last] = 0
+        else:
+            crops = _Crops(image, pool.boxes[first:last], mirrored[first:last].tolist(), model)
+            scores = np.empty((last - first, model.classes), np.float32)
+            network.run(last - first, crops.write, cache.features[first:last], scores)
+            cache.scores[first:last] = scores if leaves is None else scores @ leaves
+        advance(1)
+        if (number + 1) % SYNC_PICTURES == 0 or number + 1 == len(pool.paths):
+            cache.flush()
+            write_text_atomic(folder / STATE, json.dumps({"key": key, "pictures": number + 1}))
+    return cache
+
+
+class _Crops(NamedTuple):
+    """The warped regions of one picture, made as they are needed."""
+
+    image: Image
+    boxes: Boxes
+    mirrored: list[bool]
+    model: Model
+
+    def write(self, start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
+        """Put crops start..stop-1 into `out`, [N, size, size, 3]."""
+        model = self.model
+        for row, place in enumerate(range(start, stop)):
+            box, target = self.boxes[place : place + 1], out[row : row + 1]
+            warp(self.image, box, model.size, model.fill, mirrored=self.mirrored[place], out=target)
+
+
+def _pictures_done(folder: Path, key: Mapping[str, str | int]) -> int:
+    """Return how many pictures a cache has. Raises: ValueError where it is damaged, or of something else than `key`."""
+    file = folder / STATE
+    if not file.is_file():
+        return 0
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        kept, done = dict(state["key"]), int(state["pictures"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{file}: damaged; remove this cache") from None
     if kept != key:
         names = ", ".join(name for name in key if kept.get(name) != key[name])
         raise ValueError(f"{folder}: keeps features of other {names}; give another cache, or remove this one")
-    cache = FeatureCache(folder, network.shape, outputs, len(pictures))
-    starts = np.searchsorted(pictures, np.arange(len(paths) + 1))
-    advance(done)
-    for index in range(done, len(paths)):
-        first, last = int(starts[index]), int(starts[index + 1])
-        try:
-            image = read_image(paths[index])
-        except ImageError as error:
-            note(f"{paths[index]}: {error.reason}; its regions are left out")
-            cache.features[first:last] = 0
-        else:
-
-            def write(
-                start: int, stop: int, out: npt.NDArray[np.uint8], image: Image = image, first: int = first
-            ) -> None:
-                for place in range(start, stop):
-                    crop(image, first + place, out[place - start])
-
-            scores = np.empty((last - first, network.model.classes), np.float32)
-            network.run(last - first, write, cache.features[first:last], scores)
-            cache.scores[first:last] = scores if leaves is None else scores @ leaves
-        advance(1)
-        if (index + 1) % SYNC_PICTURES == 0 or index + 1 == len(paths):
-            cache.flush()
-            write_text_atomic(state_file, json.dumps({"key": dict(key), "pictures": index + 1}))
-    return cache
+    return done

@@ -249,7 +249,7 @@ def test_proposals_of_other_pictures_are_refused(folder: Path, tmp_path: Path, c
     assert "has none of these pictures" in capsys.readouterr().err
     (tmp_path / "run").mkdir(exist_ok=True)
     write_store(tmp_path / "run" / "proposals.parquet", [PictureProposals("0", 10, 10, found)], {"seed": 0})
-    assert finetune(folder, tmp_path / "run", "proposals=") == 1
+    assert finetune(folder, tmp_path / "run", "proposals=ss") == 1
     assert "holds proposals of other pictures" in capsys.readouterr().err
 
 
