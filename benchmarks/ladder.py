@@ -31,10 +31,10 @@ from detector.datasets.ground_truth import GroundTruth
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
 from detector.model import Model, file_digest, find_model
-from detector.multibox import MultiBox, load_multibox, multibox_digest, shipped_multibox
+from detector.multibox import MultiBox, load_multibox
 from detector.options import DetectOptions
 from detector.postprocess import Regions as Scored
-from detector.postprocess import objectness, soften, suppress, vote, weigh
+from detector.postprocess import soften, suppress, vote, weigh
 from detector.runtimes.base import Classifier
 from detector.runtimes.load import load_classifier
 from detector.warp import warp
@@ -102,7 +102,7 @@ class Scores:
 
     def regions(self, step: Step, path: Path, image: list[np.ndarray]) -> Regions:
         """Return the regions that a step looks at."""
-        key = f"{multibox_digest(step.multibox)[:12]}-{step.regions}"
+        key = f"{load_multibox(step.multibox).sha256[:12]}-{step.regions}"
         file = self.folder / f"regions-{key}" / f"{_name(path)}.npz"
         if file.is_file():
             kept = np.load(file)
@@ -111,12 +111,13 @@ class Scores:
         if not image:
             image.append(read_image(path))
         if step.multibox not in self._multibox:
-            self._multibox[step.multibox] = MultiBox(load_multibox(step.multibox or shipped_multibox()))
+            self._multibox[step.multibox] = MultiBox(load_multibox(step.multibox))
         learned = self._multibox[step.multibox](image[0])
         found = learned
         if step.regions == "both":
             found = merge(selective_search(image[0], superpixel_scale=2, seed=0), learned)
-        seen = objectness(found.boxes, learned)
+        seen = found.objectness
+        assert seen is not None
         size = image[0].shape[1], image[0].shape[0]
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, boxes=found.boxes, ranks=found.scores, sources=found.sources, objectness=seen, size=size)

@@ -32,7 +32,7 @@ from detector.multibox import MultiBox, load_multibox
 from detector.networks.layers import cut_after
 from detector.networks.openvino_graph import ends_model
 from detector.options import DetectOptions
-from detector.postprocess import VOTE_POWER, Regions, in_context, objectness, soften, suppress, vote, weigh
+from detector.postprocess import VOTE_POWER, Regions, in_context, soften, suppress, vote, weigh
 from detector.runtimes.base import DET, summed_leaves
 from detector.runtimes.compiled import core
 from detector.runtimes.load import load_classifier
@@ -48,7 +48,7 @@ from eval.protocols import evaluate
 from eval.protocols.evaluation import TRUE_POSITIVE
 from eval.summary import errors_as_text
 from proposals.images import read_image
-from proposals.merging import merge
+from proposals.merging import merge, objectness
 from proposals.selective.search import selective_search
 from proposals.types import BOTH, MULTIBOX, SELECTIVE_SEARCH
 

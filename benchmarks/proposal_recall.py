@@ -27,9 +27,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from machine import machine
-from val2_mini import DATA as VAL2_MINI
-from val2_mini import ground_truth
 
+from detector.datasets.read import read_dataset
 from proposals.boxes import Boxes, Floats, from_xywh
 from proposals.files import check_folder, write_bytes_atomic, write_text_atomic
 from proposals.images import Image, read_image
@@ -42,7 +41,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SETS = {  # name on the command line: title, file
     "voc": ("VOC 2012 val", SHARED / "voc2012" / "val.json"),
     "coco": ("COCO 2017 val", SHARED / "coco2017" / "val.json"),
-    "val2_mini": ("ILSVRC val2_mini", VAL2_MINI / "list.txt"),
+    "val2_mini": ("ILSVRC val2_mini", SHARED / "ilsvrc" / "val2_mini"),
     "loc_full": ("ILSVRC loc_full", SHARED / "ilsvrc" / "loc_full" / "annotations.json"),
 }
 ALL = np.iinfo(np.int32).max
@@ -95,30 +94,15 @@ METHODS: dict[str, tuple[str, Callable[[Image, int], Boxes]]] = {
 }
 
 
-def coco_pictures(annotations: Path) -> list[Picture]:
-    """Return the pictures of a COCO-style file, whose `images` folder lies beside it."""
-    content = json.loads(annotations.read_text(encoding="utf-8"))
-    objects: dict[int, list[tuple[list[float], int]]] = {image["id"]: [] for image in content["images"]}
-    for item in content["annotations"]:
-        if not item["iscrowd"]:
-            objects[item["image_id"]].append((item["bbox"], item["category_id"]))
-    return [
-        Picture(
-            annotations.parent / "images" / image["file_name"],
-            from_xywh([box for box, _ in objects[image["id"]]]),
-            np.array([label for _, label in objects[image["id"]]], np.int64),
-        )
-        for image in content["images"]
-    ]
-
-
-def val2_pictures(names: Path) -> list[Picture]:
-    """Return the pictures of val2_mini, which has an XML file for each."""
-    folder = names.parent
-    return [
-        Picture(folder / "images" / f"{name}.JPEG", *ground_truth(folder / "bbox" / f"{name}.xml"))
-        for name in (line.split()[0] for line in names.read_text().splitlines())
-    ]
+def pictures_of(file: Path) -> list[Picture]:
+    """Return the pictures of a data set; crowds are left out."""
+    truth, found = read_dataset(file), []
+    for number, path in enumerate(truth.paths):
+        rows = truth.of_picture(number)
+        counted = ~truth.crowd[rows]
+        assert path is not None
+        found.append(Picture(path, truth.boxes[rows][counted].astype(np.float32), truth.labels[rows][counted]))
+    return found
 
 
 def measure(picture: Picture, methods: Sequence[str], seed: int) -> list[tuple[int, Floats]]:
@@ -215,10 +199,10 @@ def run(args: argparse.Namespace, pool: ProcessPoolExecutor) -> None:
     print(f"{machine()}; seed {args.seed}")
     for name in args.sets:
         title, file = SETS[name]
-        if not file.is_file():
+        if not file.exists():
             print(f"{title}: {file} is not there; left out", file=sys.stderr)
             continue
-        pictures = (val2_pictures if name == "val2_mini" else coco_pictures)(file)[: args.pictures]
+        pictures = pictures_of(file)[: args.pictures]
         labels = np.concatenate([picture.labels for picture in pictures])
         if not len(labels):
             print(f"{title}: no ground truth in {len(pictures)} pictures; left out", file=sys.stderr)

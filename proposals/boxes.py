@@ -148,7 +148,7 @@ def box_targets(proposals: Boxes, truth: Boxes) -> Floats:
     Shapes: [N, 4], [N, 4] -> float32 [N, 4]: tx, ty, the shift of the centre in widths and heights of the proposal,
     and tw, th, the natural logarithms of the growth of its sides (R-CNN, arXiv 1311.2524v5, equations 6 to 9).
     Widths are x2 - x1 of half-open boxes. Raises: ValueError for arrays that are no boxes or differ in length, and
-    for a box without area, from which or to which no logarithm leads.
+    for a box without area, whose sides have no logarithm.
     """
     proposals, truth = as_boxes(proposals), as_boxes(truth)
     if len(proposals) != len(truth):

@@ -43,7 +43,7 @@ def read_mat(path: Path) -> Found:
         raise ValueError(f"{path}: is a MATLAB 7.3 file, which cannot be read; save it with the option -v7")
     try:
         content = loadmat(io.BytesIO(data), variable_names=("images", "boxes"))
-    except Exception as error:  # the reader raises what it likes: ValueError, TypeError, struct.error, zlib.error, ...
+    except Exception as error:  # the reader raises many kinds: ValueError, TypeError, struct.error, zlib.error, ...
         raise ValueError(f"{path}: is no MATLAB file, or a damaged one ({_one_line(error)}); make it again") from error
     if missing := [name for name in ("images", "boxes") if name not in content]:
         raise ValueError(f"{path}: has no variable '{missing[0]}'; files of Fast R-CNN have images and boxes")

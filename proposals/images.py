@@ -75,8 +75,8 @@ def read_image(source: str | os.PathLike[str] | bytes, max_pixels: int = MAX_PIX
 
     The EXIF rotation is applied, transparent pixels lie on white, 16 bits are scaled to 8, of an animation the first
     frame is taken. Raises: ImageError for a missing, unreadable, empty, truncated or damaged file, one that is no
-    picture or no regular file (a pipe might never end), and a picture of more than `max_pixels` pixels, which is told
-    by the header before anything is decoded.
+    picture or no regular file (a pipe might never end), and a picture of more than `max_pixels` pixels; the
+    header says so before anything is decoded.
     """
     if isinstance(source, bytes):
         return _read(io.BytesIO(source), "picture", max_pixels, _pixels)
@@ -148,7 +148,7 @@ def _read(file: IO[bytes], name: str, max_pixels: int, take: Callable[[Pillow.Im
         raise _too_large(name, int(found[0]) if found else max_pixels + 1, max_pixels) from None
     except UnidentifiedImageError:
         raise ImageError(name, _not_identified(start)) from None
-    except Exception as error:  # Pillow's decoders raise what they like: OSError, SyntaxError, struct.error, ...
+    except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, struct.error, ...
         if "truncated" in str(error).lower() or isinstance(error, EOFError | struct.error):
             raise ImageError(name, "is truncated: the file ends too early; copy or download it again") from error
         raise ImageError(name, f"is damaged ({' '.join(str(error).split())}); {RESAVE}") from error

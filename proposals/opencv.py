@@ -2,8 +2,8 @@
 
 Colour spaces HSV and Lab x k = min_size in {50, 100} x superpixel scale x similarities {colour + texture + size +
 fill, texture + size + fill}: 8 hierarchies from 4 segmentations. OpenCV ranks with C's `rand()`, so the order is
-made here: see `_positions`. What OpenCV's parts do otherwise than the paper cannot be mended from outside: a
-4-connected graph, Scharr gradients on two rotations in the place of Gaussian derivatives.
+made here: see `_positions`. OpenCV's parts differ from the paper in two ways that cannot be changed from outside:
+a 4-connected graph, and Scharr gradients on two rotations in place of Gaussian derivatives.
 """
 
 from __future__ import annotations

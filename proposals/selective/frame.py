@@ -39,8 +39,8 @@ def to_frame(image: Image) -> Image:
 def from_frame(boxes: npt.NDArray[np.number], frame: Image, image: Image) -> Boxes:
     """Return boxes of the frame in pixels of the original picture, clipped to it: [N, 4] -> [N, 4].
 
-    Edges are scaled, as half-open boxes ask for; R-CNN's `(b - 1) * scale + 1` on 1-based corners is this within
-    one pixel.
+    The edges are scaled, since boxes are half-open; R-CNN's `(b - 1) * scale + 1` on 1-based corners gives the same
+    within one pixel.
     """
     height, width = image.shape[:2]
     x, y = width / frame.shape[1], height / frame.shape[0]
