@@ -416,7 +416,11 @@ BAD = [
     ("json", swapped("json", '"dog", ', '"cat", '), "detection 1: label 2 is 'dog', not 'cat'; write label 1"),
     ("json", swapped("json", '"label": 2', '"label": 4'), r"detection 1: label 4 is not in 1\.\.3; read the file with"),
     ("json", swapped("json", '"label": 2', '"label": 2.0'), "detection 1: label is 2.0, not a whole number"),
-    ("json", swapped("json", "multibox", "magic"), "unknown source 'magic'; write one of selective search, multibox"),
+    (
+        "json",
+        swapped("json", "multibox", "magic"),
+        "unknown source 'magic'; write one of file, selective search, multibox",
+    ),
     # VOC
     ("voc", "", "f: no <annotation> in the file"),
     ("voc", VOC_TWO[:200], "f, line 12: not XML, or cut off"),

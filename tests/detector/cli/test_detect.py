@@ -127,7 +127,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
         (["--threshold", "high"], "argument --threshold: must be a number, got 'high'"),
         (["--top", "1.5"], "argument --top: must be a whole number, got '1.5'"),
         (["--format", "xml"], "argument --format: invalid choice: 'xml'"),
-        (["--proposals", "grid"], "argument --proposals: invalid choice: 'grid'"),
+        (["--proposals", "grid"], "--proposals grid: no such file; give ss, multibox, both, or a file"),
         (["--device", "tpu"], "argument --device: invalid choice: 'tpu'"),
         (["--thresh", "0.5"], "unrecognized arguments: --thresh"),
         (["--quiet", "--verbose"], "argument -v/--verbose: not allowed with argument -q/--quiet"),
@@ -178,7 +178,7 @@ def test_multibox_without_weights_is_wrong_usage(
 
 
 def test_options_without_effect_are_wrong_usage(capsys: pytest.CaptureFixture[str], album: Path) -> None:
-    cure = "give --proposals multibox or both, or leave it out"
+    cure = "give --proposals multibox or both"
     for arguments, complaint in (
         (("--multibox", "x.safetensors", "--proposals", "ss"), f"--multibox has no effect with --proposals ss; {cure}"),
         (("--objectness", "0.25", "--proposals", "ss"), f"--objectness has no effect with --proposals ss; {cure}"),
