@@ -171,7 +171,7 @@ def _finetune(o: FinetuneOptions, run: Run) -> None:
     if o.frozen and o.keep_features:
         with run.console.progress("features", len(pool.paths)) as advance:
             parts = cache_for(o, run.out), pool, model, o.frozen, o.cut_precision, o.pool_seed, run.console.notice
-            cache = run.world.in_turn(lambda: fill_cache(*parts, advance))
+            cache = run.world.in_turn(lambda: fill_cache(*parts, advance, device=run.world.device.type))
     run.train(FinetuneTask(o, model, pool, cache), o, folder, "held-out pictures")
 
 
@@ -204,7 +204,7 @@ def _multibox(o: MultiBoxOptions, run: Run) -> None:
     """Train the heads on the trunk's outputs."""
     from detector.model import find_model
     from detector.networks.layers import cut_after
-    from detector.runtimes.openvino import OpenVinoFeatures
+    from detector.runtimes.load import load_features
     from detector.training.multibox import MultiBoxTask
     from detector.training.multibox_samples import boxed_images
 
@@ -215,7 +215,7 @@ def _multibox(o: MultiBoxOptions, run: Run) -> None:
     images = boxed_images(o.data, o.partial)
     run.console.note(f"{len(images):,} pictures")
     folder = run.folder(o, images.fingerprint())
-    trunk = OpenVinoFeatures(model, (first, last), o.cut_precision)
+    trunk = load_features(model, (first, last), o.cut_precision, run.world.device.type)
     run.train(MultiBoxTask(o, model, images, trunk, run.console.notice), o, folder, "held-out pictures")
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from detector.model import Model, file_digest
 from detector.networks.layers import cut_after
 from detector.runtimes.base import DET, summed_leaves
-from detector.runtimes.openvino import OpenVinoFeatures
+from detector.runtimes.load import load_features
 from detector.training.regions import RegionPool
 from detector.warp import warp
 from proposals.boxes import Boxes
@@ -75,14 +75,15 @@ def fill_cache(
     note: Callable[[str], None],
     advance: Callable[[int], None] = lambda pictures: None,
     mirror: bool = True,
+    device: str = "cpu",
 ) -> FeatureCache:
     """Return the cache of `pool` behind layer `frozen` of `model`, computing what `folder` lacks.
 
-    precision: of the frozen layers; seed: of the choice of mirrored regions; mirror: False for none. A picture that
-    cannot be read is noted, its features being zero. Raises: ValueError where the folder holds other regions or another
-    network's features; OSError when it cannot be written, full disks among them.
+    precision: of the frozen layers, which run on `device` (cpu or cuda); seed: of the choice of mirrored regions;
+    mirror: False for none. A picture that cannot be read is noted, and its features are zero. Raises: ValueError where
+    the folder holds other regions or another network's features; OSError when it cannot be written, as on a full disk.
     """
-    network = OpenVinoFeatures(model, cut_after(model.layers, frozen), precision, scores=True)
+    network = load_features(model, cut_after(model.layers, frozen), precision, device, scores=True)
     key: dict[str, str | int] = {
         "regions": pool.fingerprint(),
         "weights": file_digest(model),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from detector.model import Model
 from detector.multibox import MULTIBOX_FILE, save_multibox, stretched
 from detector.networks.multibox_heads import MultiBoxHeads
-from detector.runtimes.openvino import OpenVinoFeatures
+from detector.runtimes.base import Features
 from detector.training.loop import Group
 from detector.training.multibox_samples import GREY, BoxedImages, MultiBoxSamples
 from detector.training.options import MultiBoxOptions
@@ -36,7 +36,7 @@ class MultiBoxTask:
         o: MultiBoxOptions,
         model: Model,
         images: BoxedImages,
-        trunk: OpenVinoFeatures,
+        trunk: Features,
         notice: Callable[[str], None],
     ) -> None:
         """trunk: the first layers of `model`, with two cuts. Raises: ValueError for too few boxes for the shapes."""
