@@ -167,12 +167,12 @@ def _finetune(o: FinetuneOptions, run: Run) -> None:
     sources, names = read_sources(o.data, o.partial, o.classes == "own", o.label_only)
     pool = run.regions(o, sources, names)
     folder = run.folder(o, pool.fingerprint())
-    cache = None
+    cache, device = None, run.world.device.type
     if o.frozen and o.keep_features:
         with run.console.progress("features", len(pool.paths)) as advance:
             parts = cache_for(o, run.out), pool, model, o.frozen, o.cut_precision, o.pool_seed, run.console.notice
-            cache = run.world.in_turn(lambda: fill_cache(*parts, advance, device=run.world.device.type))
-    run.train(FinetuneTask(o, model, pool, cache), o, folder, "held-out pictures")
+            cache = run.world.in_turn(lambda: fill_cache(*parts, advance, device=device))
+    run.train(FinetuneTask(o, model, pool, cache, device), o, folder, "held-out pictures")
 
 
 def _head(o: RegionOptions, run: Run) -> None:
@@ -193,7 +193,7 @@ def _head(o: RegionOptions, run: Run) -> None:
         run.console.note(f"{run.out} holds this run already, finished; nothing is left to do")
         return
     with run.console.progress("features", len(pool.paths)) as advance:
-        cache = head_features(o, model, pool, run.out, run.console.notice, advance)
+        cache = head_features(o, model, pool, run.out, run.console.notice, advance, run.world.device.type)
     examples = head_examples(pool, sources, cache)
     with run.console.progress(run.stage, 2 * len(examples.pictures)) as advance:
         told = train_head(o, model, names, examples, written, advance)
@@ -232,7 +232,7 @@ def _main(argv: Sequence[str] | None) -> int:
     }
     from detector.training.processes import joined_world
 
-    with joined_world(o.device if isinstance(o, LoopOptions) else "cpu") as world:
+    with joined_world(o.device if isinstance(o, LoopOptions) else "auto") as world:
         work[args.stage](o, Run(args.stage, args.out, world, Console(PROGRAM, args.quiet or not world.first)))
     return 0
 

@@ -71,8 +71,11 @@ def kept_scores_loss(logits: Tensor, scores: Tensor) -> Tensor:
 class FinetuneTask:
     """The stage `finetune` for the loop."""
 
-    def __init__(self, o: FinetuneOptions, model: Model, pool: RegionPool, cache: FeatureCache | None) -> None:
-        """model: where the weights begin; cache: of the frozen layers' outputs for `pool`, None where none is frozen.
+    def __init__(
+        self, o: FinetuneOptions, model: Model, pool: RegionPool, cache: FeatureCache | None, device: str = "cpu"
+    ) -> None:
+        """model: where the weights begin; cache: the frozen layers' outputs for `pool`, None where they are not kept;
+        device: where frozen layers and teachers run.
 
         Raises: ValueError for options that do not go together.
         """
@@ -108,6 +111,7 @@ class FinetuneTask:
             scored=o.distill > 0,
             frozen=o.frozen if cache is None else "",
             precision=o.cut_precision,
+            device=device,
             teachers=teachers,
             pictures=pictures,
         )

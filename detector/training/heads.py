@@ -78,13 +78,19 @@ class Examples:
 
 
 def head_features(
-    o: RegionOptions, model: Model, pool: RegionPool, folder: Path, note: Callable[[str], None], advance: Advance
+    o: RegionOptions,
+    model: Model,
+    pool: RegionPool,
+    folder: Path,
+    note: Callable[[str], None],
+    advance: Advance,
+    device: str = "cpu",
 ) -> FeatureCache:
     """Return the features of all regions, float16 [N, D, 1, 1], none mirrored; errors as of `fill_cache`."""
     last = next(name for layer in reversed(model.layers[:-1]) if (name := layer_name(layer)))
     assert cut_after(model.layers, last) == len(model.layers) - 1  # the poolings go with it
     where = Path(o.cache) if o.cache else folder / "cache"
-    return fill_cache(where, pool, model, last, o.cut_precision, o.pool_seed, note, advance, mirror=False)
+    return fill_cache(where, pool, model, last, o.cut_precision, o.pool_seed, note, advance, False, device)
 
 
 def head_examples(pool: RegionPool, sources: Sequence[Source], cache: FeatureCache) -> Examples:

@@ -21,9 +21,8 @@ from detector.classes import BACKGROUND
 from detector.datasets.ground_truth import Doubles, Flags, Longs
 from detector.model import Model
 from detector.networks.layers import cut_after
-from detector.runtimes.base import Classifier
-from detector.runtimes.load import load_classifier
-from detector.runtimes.openvino import OpenVinoFeatures
+from detector.runtimes.base import Classifier, Features
+from detector.runtimes.load import load_classifier, load_features
 from detector.training.features import FeatureCache
 from detector.training.processes import Batch
 from detector.training.regions import RegionPool
@@ -140,7 +139,8 @@ class RegionBatches:
     """Makes the mini-batch of a step from cropped regions, or from kept features; picklable, for worker processes.
 
     cache: the frozen layers' outputs, kept; frozen: the last of these layers where they are computed anew instead;
-    teachers: whose mean scores come with the regions, beside those that `cache` has where it is `scored`.
+    teachers: whose mean scores come with the regions, beside those that `cache` has where it is `scored`; device: where
+    frozen layers and teachers run.
     """
 
     pool: RegionPool
@@ -152,9 +152,10 @@ class RegionBatches:
     scored: bool = False
     frozen: str = ""
     precision: str = "auto"
+    device: str = "cpu"
     teachers: tuple[Model, ...] = ()
     pictures: PictureCache = field(default_factory=lambda: PictureCache(0))
-    _layers: OpenVinoFeatures | None = field(default=None, repr=False)  # loaded by the process that needs them
+    _layers: Features | None = field(default=None, repr=False)  # loaded by the process that needs them
     _loaded: list[Classifier] = field(default_factory=list, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
@@ -199,7 +200,7 @@ class RegionBatches:
         """Return the frozen layers' outputs, float32 [B, C, H, W]."""
         if self._layers is None:
             cut = cut_after(self.model.layers, self.frozen)
-            self._layers = OpenVinoFeatures(self.model, cut, self.precision)
+            self._layers = load_features(self.model, cut, self.precision, self.device)
         features = np.empty((len(crops), *self._layers.shape), np.float32)
 
         def write(start: int, stop: int, out: npt.NDArray[np.uint8]) -> None:
@@ -213,7 +214,7 @@ class RegionBatches:
     ) -> npt.NDArray[np.float32]:
         """Return the teachers' mean scores of the same regions, [B, 1 + C]; each sees them as it takes crops."""
         if not self._loaded:
-            self._loaded = [load_classifier(teacher, "auto", "cpu", "auto", 0) for teacher in self.teachers]
+            self._loaded = [load_classifier(teacher, "auto", self.device, "auto", 0) for teacher in self.teachers]
         shape = self.model.size, self.model.fill
         seen = [
             crops if (teacher.size, teacher.fill) == shape else self._crops(rows, mirrored, teacher)

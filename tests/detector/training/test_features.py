@@ -136,6 +136,20 @@ def test_a_cache_of_something_else_is_refused(tmp_path: Path, model: tuple[Model
         fill_cache(tmp_path / "cache", small_pool(), model[0], "inception_4x", "f32", 0, print)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_frozen_layers_and_teachers_run_on_the_device_that_is_asked_for(
+    tmp_path: Path, model: tuple[Model, TrainingNetwork]
+):
+    with pytest.raises(ValueError, match="no CUDA device"):
+        filled(tmp_path / "cache", small_pool(), model[0], device="cuda")
+    pool, rows = small_pool(), np.arange(2)
+    sampler = Sampler(pool.labels, pool.sets.astype(np.int64), 2, 2, 0.0, 0)
+    for parts in ({"frozen": FROZEN}, {"teachers": (model[0],)}):
+        make = RegionBatches(pool, sampler, model[0], device="cuda", **parts)
+        with pytest.raises(ValueError, match="no CUDA device"):
+            make.batch(rows, np.zeros(2, bool))
+
+
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"key": {}}', '{"key": {}, "pictures": "x"}'])
 def test_a_damaged_state_is_named(tmp_path: Path, model: tuple[Model, TrainingNetwork], content: str):
     (tmp_path / "cache.json").write_text(content, encoding="utf-8")
