@@ -7,31 +7,38 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
 from detector.classes import det_names, label_of
-from detector.datasets.checks import xml_text
+from detector.datasets.checks import short, xml_text
 from detector.detections import Detections
 from detector.formats.writers import CORNERS, EXACT
 from proposals.types import SELECTIVE_SEARCH, SOURCE_NAMES
 
+OTHER_NAMES = "read the file with the class names it was written with"
+NEEDED = {
+    dict: "an object {...}",
+    list: "a list [...]",
+    str: "a text in quotes",
+    int: "a whole number such as 12",
+    float: "a number such as 12.5",
+}
 _LARGEST = float(str(np.finfo(np.float32).max))  # as printed: 3.4028235e+38
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+_WHOLE = re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII)
 _BLANKS = re.compile(r"[ \t\r\n\ufeff]*")  # a byte-order mark, which some editors put first, counts as blank
-SIDES = ("width", "height")
 _DECLARATION = re.compile(r"\A<\?xml[^>]*\?>")
 
 
 class Row(NamedTuple):
     """One detection as read: box (x1, y1, x2, y2) half-open, score 0..1, label 1..N, source flag."""
 
-    box: tuple[float, float, float, float]
+    box: tuple[float, ...]
     score: float
     label: int
     source: int
@@ -43,38 +50,37 @@ def from_json(text: str, source: str, class_names: tuple[str, ...] | None = None
     `source` names the file in errors; `class_names` are those it was written with (default: the 200 of ILSVRC).
     Raises: ValueError naming the file, the line and the detection for anything missing, mistyped or out of range.
     """
-    class_names = det_names() if class_names is None else class_names
+    names = det_names() if class_names is None else class_names
     results: dict[str, Detections] = {}
-    for line, item in _json_values(text, source):
+    for line, value in _json_values(text, source):
         where = f"{source}, line {line}"
-        fields = _object(where, "the entry of a picture", item)
-        picture = check_text(where, "picture", _field(where, fields, "picture"))
+        fields = _typed(where, "the entry of a picture", value, dict)
+        picture = _field(where, fields, "picture", str)
         if picture in results:
             raise ValueError(f"{where}: picture '{picture}' comes twice; keep one entry of it")
-        size = check_size(
-            where,
-            check_whole(where, "width", _field(where, fields, "width")),
-            check_whole(where, "height", _field(where, fields, "height")),
-        )
-        entries = _list(where, "detections", _field(where, fields, "detections"))
-        rows = [_json_row(f"{where}, detection {i}", entry, class_names) for i, entry in enumerate(entries, 1)]
-        results[picture] = assemble(rows, size, class_names)
+        size = _field(where, fields, "width", int), _field(where, fields, "height", int)
+        entries = enumerate(_field(where, fields, "detections", list), 1)
+        rows = [_json_row(f"{where}, detection {i}", entry, names) for i, entry in entries]
+        results[picture] = _assembled(where, rows, size, names)
     if not results:
         raise ValueError(f"{source}: the file is empty; an object for each picture is needed")
     return results
 
 
 def _json_row(where: str, entry: object, class_names: tuple[str, ...]) -> Row:
-    fields = _object(where, "a detection", entry)
-    name = check_text(where, "class", _field(where, fields, "class"))
-    label = check_whole(where, "label", _field(where, fields, "label"))
-    return row(
-        where,
-        _four_numbers(where, "box", _field(where, fields, "box")),
-        check_number(where, "score", _field(where, fields, "score")),
-        check_class(where, name, label, class_names),
-        source_from_name(where, check_text(where, "source", _field(where, fields, "source"))),
-    )
+    fields = _typed(where, "a detection", entry, dict)
+    name, label = _field(where, fields, "class", str), _field(where, fields, "label", int)
+    if not 1 <= label <= len(class_names):
+        raise ValueError(f"{where}: label {label} is not in 1..{len(class_names)}; {OTHER_NAMES}")
+    if class_names[label - 1] != name:
+        right = f"write label {_label(where, name, class_names)} or the right name"
+        raise ValueError(f"{where}: label {label} is '{class_names[label - 1]}', not '{name}'; {right}")
+    box = [_typed(where, "box", side, float) for side in _field(where, fields, "box", list)]
+    source = _field(where, fields, "source", str)
+    if source not in SOURCE_NAMES.values():
+        raise ValueError(f"{where}: unknown source '{source}'; write one of {', '.join(SOURCE_NAMES.values())}")
+    flag = next(flag for flag, known in SOURCE_NAMES.items() if known == source)
+    return _row(where, tuple(box), _field(where, fields, "score", float), label, flag)
 
 
 def from_voc(data: bytes, source: str, class_names: tuple[str, ...] | None = None) -> dict[str, Detections]:
@@ -86,7 +92,7 @@ def from_voc(data: bytes, source: str, class_names: tuple[str, ...] | None = Non
     without), XML that is cut off or has a document type (entities), a missing element, a wrong number, an unknown class
     or an inverted box.
     """
-    class_names = det_names() if class_names is None else class_names
+    names = det_names() if class_names is None else class_names
     text = xml_text(data, source)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError(f"{source}: XML with a document type or entities is not read; remove them")
@@ -104,19 +110,20 @@ def from_voc(data: bytes, source: str, class_names: tuple[str, ...] | None = Non
         picture = f"{folder}{'' if folder in ('', '/') else '/'}{_text(where, annotation, 'filename')}"
         if picture in results:
             raise ValueError(f"{where}: picture '{picture}' comes twice; keep one annotation of it")
-        width, height = (read_whole(where, side, _text(where, annotation, f"size/{side}")) for side in SIDES)
-        rows = [_row(f"{where}, object {i}", o, class_names) for i, o in enumerate(annotation.iterfind("object"), 1)]
-        results[picture] = assemble(rows, check_size(where, width, height), class_names)
+        size = _side(where, annotation, "width"), _side(where, annotation, "height")
+        rows = [_voc_row(f"{where}, object {i}", o, names) for i, o in enumerate(annotation.iterfind("object"), 1)]
+        results[picture] = _assembled(where, rows, size, names)
     if not results:
         raise ValueError(f"{source}: no <annotation> in the file; write the file again")
     return results
 
 
-def _row(where: str, item: ElementTree.Element, class_names: tuple[str, ...]) -> Row:
-    label = label_from_name(where, _text(where, item, "name"), class_names)
-    corners = [read_number(where, tag, _text(where, item, f"bndbox/{tag}")) for tag in CORNERS]
-    score = float(read_number(where, "score", _text(where, item, "score")))
-    return row(where, half_open(corners), score, label, SELECTIVE_SEARCH)
+def _voc_row(where: str, item: ElementTree.Element, class_names: tuple[str, ...]) -> Row:
+    label = _label(where, _text(where, item, "name"), class_names)
+    xmin, ymin, xmax, ymax = (_decimal(where, tag, _text(where, item, f"bndbox/{tag}")) for tag in CORNERS)
+    x1, y1 = EXACT.subtract(xmin, Decimal(1)), EXACT.subtract(ymin, Decimal(1))
+    score = _decimal(where, "score", _text(where, item, "score"))
+    return _row(where, tuple(map(float, (x1, y1, xmax, ymax))), float(score), label, SELECTIVE_SEARCH)
 
 
 def _text(where: str, element: ElementTree.Element, path: str) -> str:
@@ -124,6 +131,20 @@ def _text(where: str, element: ElementTree.Element, path: str) -> str:
     if text is None:
         raise ValueError(f"{where}: the element <{path}> is missing; add it")
     return text
+
+
+def _side(where: str, annotation: ElementTree.Element, side: str) -> int:
+    text = _text(where, annotation, f"size/{side}")
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{where}: {side} is '{short(text)}'; it must be {NEEDED[int]}")
+    return int(text)
+
+
+def _decimal(where: str, what: str, text: str) -> Decimal:
+    """Return the finite number that `text` writes, exactly."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{where}: {what} is '{short(text)}'; it must be {NEEDED[float]}")
+    return Decimal(text) if _typed(where, what, float(text), float) else Decimal(0)  # not 84 digits of 1e-999
 
 
 def _json_values(text: str, source: str) -> Iterator[tuple[int, object]]:
@@ -138,10 +159,8 @@ def _json_values(text: str, source: str) -> Iterator[tuple[int, object]]:
         try:
             value, end = decoder.raw_decode(text, start)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{source}, line {error.lineno}: not JSON, or cut off: {error.msg} at column {error.colno}; "
-                "write the file again"
-            ) from error
+            reason = f"not JSON, or cut off: {error.msg} at column {error.colno}"
+            raise ValueError(f"{source}, line {error.lineno}: {reason}; write the file again") from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{source}, line {line}: not readable as JSON: {error}; write the file again") from error
         yield line, value
@@ -149,137 +168,36 @@ def _json_values(text: str, source: str) -> Iterator[tuple[int, object]]:
         position = end
 
 
-def _object(where: str, what: str, value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: {what} is of type {type(value).__name__}; an object {{...}} is needed")
-    return value
-
-
-def _list(where: str, what: str, value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise ValueError(f"{where}: {what} is of type {type(value).__name__}; a list [...] is needed")
-    return value
-
-
-def _field(where: str, fields: dict[str, object], name: str) -> object:
+def _field(where: str, fields: dict[str, object], name: str, kind: type[Any]) -> Any:
+    """Return a field of the given type."""
     if name not in fields:
         raise ValueError(f"{where}: the field '{name}' is missing; add it")
-    return fields[name]
+    return _typed(where, name, fields[name], kind)
 
 
-def _four_numbers(where: str, what: str, value: object) -> tuple[float, float, float, float]:
-    values = _list(where, what, value)
-    if len(values) != 4:
-        raise ValueError(f"{where}: {what} has {len(values)} numbers; 4 are needed")
-    a, b, c, d = (check_number(where, what, number) for number in values)
-    return a, b, c, d
-
-
-def half_open(values: Sequence[Decimal]) -> tuple[float, float, float, float]:
-    """Return the half-open box of a 1-based inclusive one: x1 = xmin - 1, y1 = ymin - 1, x2 = xmax, y2 = ymax."""
-    xmin, ymin, xmax, ymax = values
-    one = Decimal(1)
-    return float(EXACT.subtract(xmin, one)), float(EXACT.subtract(ymin, one)), float(xmax), float(ymax)
-
-
-def read_number(where: str, what: str, text: str) -> Decimal:
-    """Return the finite number that `text` writes."""
-    text = text.strip()
-    if text.lstrip("+-").lower() in ("nan", "inf", "infinity"):
-        raise ValueError(f"{where}: {what} is '{text}'; a finite number is needed")
-    if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{where}: {what} is '{text}', not a number; write it like 12.5")
-    if check_number(where, what, float(text)) == 0:
-        return Decimal(0)
-    return Decimal(text)
-
-
-def read_whole(where: str, what: str, text: str) -> int:
-    """Return the whole number that `text` writes."""
-    if not _WHOLE.fullmatch(text.strip()):
-        raise ValueError(f"{where}: {what} is '{text.strip()}', not a whole number; write it like 12")
-    return int(text)
-
-
-def check_number(where: str, what: str, value: object) -> float:
-    """Return `value` as a float if it is a finite number that float32 can hold."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{where}: {what} is {_shown(value)}, not a number; write it like 12.5")
-    if not abs(value) <= _LARGEST:  # NaN compares as false
-        raise ValueError(f"{where}: {what} is {_shown(value)}; a finite number is needed")
-    return float(value)
-
-
-def check_whole(where: str, what: str, value: object) -> int:
-    """Return `value` if it is an int."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{where}: {what} is {_shown(value)}, not a whole number; write it like 12")
+def _typed(where: str, what: str, value: object, kind: type[Any]) -> Any:
+    """Return `value` if it is of the given type; a float must be finite in float32, and may be written as an int."""
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise ValueError(f"{where}: {what} is {short(repr(value))}; it must be {NEEDED[kind]}")
+    if kind is float and isinstance(value, int | float) and not abs(value) <= _LARGEST:  # NaN compares as false
+        raise ValueError(f"{where}: {what} is {short(repr(value))}; it must be a finite number")
     return value
 
 
-def check_text(where: str, what: str, value: object) -> str:
-    """Return `value` if it is a string."""
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: {what} is {_shown(value)}, not a text; put it in quotes")
-    return value
-
-
-def _shown(value: object) -> str:
-    """Return `value` for a message, cut to one short line."""
-    if isinstance(value, int) and abs(value) > _LARGEST:
-        return "too large"
-    shown = repr(value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
-
-
-def check_size(where: str, width: int, height: int) -> tuple[int, int]:
-    """Return (width, height) if both are positive."""
-    if width < 1 or height < 1:
-        raise ValueError(f"{where}: the picture is {width} x {height}; write its width and height in pixels, 1 or more")
-    return width, height
-
-
-def check_label(where: str, what: str, label: int, class_names: tuple[str, ...]) -> int:
-    """Return `label` if it is in 1..N."""
-    if not 1 <= label <= len(class_names):
-        raise ValueError(
-            f"{where}: {what} {label} is not in 1..{len(class_names)}; read the file with the class names it was "
-            "written with"
-        )
-    return label
-
-
-def label_from_name(where: str, name: str, class_names: tuple[str, ...]) -> int:
-    """Return the label 1..N of a class `name`."""
+def _label(where: str, name: str, class_names: tuple[str, ...]) -> int:
+    """Return the label 1..N of a class."""
     if name in class_names:
         return class_names.index(name) + 1
     try:
         return label_of(name, class_names)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}; read the file with the class names it was written with") from error
+        raise ValueError(f"{where}: {error}; {OTHER_NAMES}") from error
 
 
-def check_class(where: str, name: str, label: int, class_names: tuple[str, ...]) -> int:
-    """Return `label` if `name` is its class."""
-    check_label(where, "label", label, class_names)
-    if class_names[label - 1] != name:
-        right = label_from_name(where, name, class_names)
-        raise ValueError(
-            f"{where}: label {label} is '{class_names[label - 1]}', not '{name}'; write label {right} or the right name"
-        )
-    return label
-
-
-def source_from_name(where: str, name: str) -> int:
-    """Return the source flag of "selective search", "multibox" or "both"."""
-    for flag, known in SOURCE_NAMES.items():
-        if name == known:
-            return flag
-    raise ValueError(f"{where}: unknown source '{name}'; write one of {', '.join(SOURCE_NAMES.values())}")
-
-
-def row(where: str, box: tuple[float, float, float, float], score: float, label: int, source: int) -> Row:
-    """Return one detection whose box is not inverted and whose score is in 0..1."""
+def _row(where: str, box: tuple[float, ...], score: float, label: int, source: int) -> Row:
+    """Return one detection whose box has four sides and is not inverted, and whose score is in 0..1."""
+    if len(box) != 4:
+        raise ValueError(f"{where}: box has {len(box)} numbers; 4 are needed")
     x1, y1, x2, y2 = box
     if x2 < x1 or y2 < y1:
         raise ValueError(f"{where}: the box {x1:g} {y1:g} {x2:g} {y2:g} is inverted; x2 >= x1 and y2 >= y1 are needed")
@@ -288,14 +206,16 @@ def row(where: str, box: tuple[float, float, float, float], score: float, label:
     return Row(box, score, label, source)
 
 
-def assemble(rows: Iterable[Row], image_size: tuple[int, int], class_names: tuple[str, ...]) -> Detections:
-    """Return the detections of the `rows` of one picture, in their order."""
-    rows = list(rows)
+def _assembled(where: str, rows: Iterable[Row], size: tuple[int, int], class_names: tuple[str, ...]) -> Detections:
+    """Return the detections of one picture, in their order."""
+    if min(size) < 1:
+        raise ValueError(f"{where}: the picture is {size[0]} x {size[1]}; write width and height in pixels, 1 or more")
+    boxes, scores, labels, sources = zip(*rows, strict=True) if rows else ((),) * 4
     return Detections(
-        np.array([r.box for r in rows], np.float32).reshape(-1, 4),
-        np.array([r.score for r in rows], np.float32),
-        np.array([r.label for r in rows], np.int64),
-        np.array([r.source for r in rows], np.uint8),
-        image_size,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(scores, np.float32),
+        np.array(labels, np.int64),
+        np.array(sources, np.uint8),
+        size,
         class_names,
     )

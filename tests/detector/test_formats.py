@@ -394,28 +394,28 @@ BAD = [
     ("json", JSON_TWO[:100], "f, line 1: not JSON, or cut off"),
     ("json", JSON_TWO + "\n" + JSON_TWO[:-5], "f, line 3: not JSON, or cut off"),
     ("json", DEEP, "f, line 1: not readable as JSON"),
-    ("json", "[]", r"f, line 1: the entry of a picture is of type list; an object {...} is needed"),
+    ("json", "[]", "f, line 1: the entry of a picture is []; it must be an object {...}"),
     ("json", JSON_TWO + JSON_TWO, "f, line 2: picture 'in/dog.jpg' comes twice"),
     ("json", swapped("json", '"width": 100, ', ""), "f, line 1: the field 'width' is missing"),
     ("json", swapped("json", '"height": 80', '"height": 0'), "f, line 1: the picture is 100 x 0"),
-    ("json", swapped("json", '"height": 80', '"height": 80.5'), "f, line 1: height is 80.5, not a whole number"),
-    ("json", swapped("json", '"in/dog.jpg"', "3"), "f, line 1: picture is 3, not a text"),
+    ("json", swapped("json", '"height": 80', '"height": 80.5'), "f, line 1: height is 80.5; it must be a whole number"),
+    ("json", swapped("json", '"in/dog.jpg"', "3"), "f, line 1: picture is 3; it must be a text"),
     ("json", swapped("json", '"score": 0.1, ', ""), "f, line 1, detection 2: the field 'score' is missing"),
-    ("json", swapped("json", "0.9", '"0.9"'), "detection 1: score is '0.9', not a number"),
-    ("json", swapped("json", "0.9", "true"), "detection 1: score is True, not a number"),
-    ("json", swapped("json", "0.9", "null"), "detection 1: score is None, not a number"),
-    ("json", swapped("json", "0.9", "NaN"), "detection 1: score is nan; a finite number is needed"),
-    ("json", swapped("json", "0.9", "1.5"), r"detection 1: score 1.5 is not in 0\.\.1"),
-    ("json", swapped("json", "10.5", "1e39"), r"detection 1: box is 1e\+39; a finite number"),
-    ("json", swapped("json", "10.5", "1" * 400), "detection 1: box is too large; a finite number"),
+    ("json", swapped("json", "0.9", '"0.9"'), "detection 1: score is '0.9'; it must be a number"),
+    ("json", swapped("json", "0.9", "true"), "detection 1: score is True; it must be a number"),
+    ("json", swapped("json", "0.9", "null"), "detection 1: score is None; it must be a number"),
+    ("json", swapped("json", "0.9", "NaN"), "detection 1: score is nan; it must be a finite number"),
+    ("json", swapped("json", "0.9", "1.5"), "detection 1: score 1.5 is not in 0..1"),
+    ("json", swapped("json", "10.5", "1e39"), "detection 1: box is 1e+39; it must be a finite number"),
+    ("json", swapped("json", "10.5", "1" * 400), "detection 1: box is 111"),
     ("json", swapped("json", "10.5", "1" * 5000), "f, line 1: not readable as JSON"),
     ("json", swapped("json", "10.5, ", ""), "detection 1: box has 3 numbers; 4 are needed"),
     ("json", swapped("json", "10.5", "60.5"), "detection 1: the box 60.5 20 60 70.25 is inverted"),
-    ("json", swapped("json", "[10.5, 20.0, 60.0, 70.25]", "5"), r"box is of type int; a list \[...\] is needed"),
-    ("json", swapped("json", '"dog", ', '"dgo", '), "detection 1: unknown class 'dgo' .*did you mean 'dog'"),
+    ("json", swapped("json", "[10.5, 20.0, 60.0, 70.25]", "5"), "detection 1: box is 5; it must be a list [...]"),
+    ("json", swapped("json", '"dog", ', '"dgo", '), "detection 1: unknown class 'dgo' (a name"),
     ("json", swapped("json", '"dog", ', '"cat", '), "detection 1: label 2 is 'dog', not 'cat'; write label 1"),
-    ("json", swapped("json", '"label": 2', '"label": 4'), r"detection 1: label 4 is not in 1\.\.3; read the file with"),
-    ("json", swapped("json", '"label": 2', '"label": 2.0'), "detection 1: label is 2.0, not a whole number"),
+    ("json", swapped("json", '"label": 2', '"label": 4'), "detection 1: label 4 is not in 1..3; read the file with"),
+    ("json", swapped("json", '"label": 2', '"label": 2.0'), "detection 1: label is 2.0; it must be a whole number"),
     (
         "json",
         swapped("json", "multibox", "magic"),
@@ -430,20 +430,21 @@ BAD = [
     ("voc", "<picture/>", "f, annotation 1: the element is <picture>; <annotation> is needed"),
     ("voc", VOC_TWO + VOC_TWO, "f, annotation 2: picture 'in/dog.jpg' comes twice"),
     ("voc", swapped("voc", "<filename>dog.jpg</filename>", ""), "f, annotation 1: the element <filename> is missing"),
-    ("voc", swapped("voc", "<width>100", "<width>wide"), "f, annotation 1: width is 'wide', not a whole number"),
+    ("voc", swapped("voc", "<width>100", "<width>wide"), "f, annotation 1: width is 'wide'; it must be a whole number"),
     ("voc", swapped("voc", "<width>100", "<width>-5"), "f, annotation 1: the picture is -5 x 80"),
     ("voc", swapped("voc", "<score>0.1</score>", ""), "f, annotation 1, object 2: the element <score> is missing"),
     ("voc", swapped("voc", "<ymax>80</ymax>", ""), "object 2: the element <bndbox/ymax> is missing"),
-    ("voc", swapped("voc", "<ymax>80", "<ymax>"), "object 2: ymax is '', not a number"),
-    ("voc", swapped("voc", "<name>cat", "<name>cta"), "object 2: unknown class 'cta' .*did you mean 'cat'"),
+    ("voc", swapped("voc", "<ymax>80", "<ymax>"), "object 2: ymax is ''; it must be a number"),
+    ("voc", swapped("voc", "<name>cat", "<name>cta"), "object 2: unknown class 'cta' (a name"),
     ("voc", swapped("voc", "<xmin>1<", "<xmin>102<"), "object 2: the box 101 0 100 80 is inverted"),
 ]
 
 
 @pytest.mark.parametrize(("format", "text", "message"), BAD, ids=[f"{f}-{i}" for i, (f, _, _) in enumerate(BAD)])
 def test_malformed_files_name_the_place_and_the_cure(format: str, text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError) as caught:
         read(format, text, PICTURE, 7, TWO, SELECTIVE_SEARCH)
+    assert message in str(caught.value) and str(caught.value).startswith("f")
     assert "\n" not in str(caught.value)
     assert ";" in str(caught.value)
 
