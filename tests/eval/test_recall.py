@@ -223,7 +223,7 @@ def test_pictures_that_the_file_lacks_or_has_in_another_size_are_left_out_and_sa
         (["--boxes", "9" * 5000], "--boxes takes numbers of at least 1 and all"),
         (["--plot", "curve.pdf"], "--plot takes a name that ends in .png or .svg"),
         (["--plot", "nowhere/curve.png"], "there is no folder nowhere"),
-        (["--proposals", "f.parquet", "--mode", "fast"], "--mode has no effect with --proposals f.parquet"),
+        (["--proposals", "f.parquet", "--mode", "single"], "--mode has no effect with --proposals f.parquet"),
         (["--proposals", "f.parquet", "--seed", "1"], "--seed has no effect with --proposals f.parquet"),
         (["--backend", "opencv", "--mode", "quality"], "--mode has no effect with --backend opencv"),
     ],

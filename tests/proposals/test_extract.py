@@ -1,4 +1,4 @@
-"""The command `python -m proposals.extract`, run as it is: on good and bad pictures, killed, resumed, refused."""
+"""The command `python -m proposals.extract`: on good and bad pictures, killed, resumed, refused, in three formats."""
 
 import os
 import signal
@@ -34,11 +34,23 @@ def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def extract(*arguments: str | Path, cwd: Path) -> tuple[int, str]:
-    """Return exit status and standard error."""
+def ended(*arguments: str | Path, cwd: Path) -> tuple[int, str]:
+    """Return exit status and standard error of the command in a process of its own."""
     process = start(*arguments, cwd=cwd)
     errors = process.communicate(timeout=PATIENCE)[1]
     return process.returncode, errors
+
+
+@pytest.fixture
+def extract(tmp_path, monkeypatch, capsys):
+    """The command in this process and in the folder of the test: exit status and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str]:
+        words = [*map(str, arguments), "--proposals", "ss"]
+        return main(words if "--workers" in words else [*words, "--workers", "1"]), capsys.readouterr().err
+
+    return run
 
 
 def strips(folder: Path, count: int, height: int = 10) -> list[str]:
@@ -67,10 +79,10 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
     return [pid for pid in children(process) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_boxes_are_those_of_a_direct_call_on_any_number_of_workers(tmp_path):
+def test_boxes_are_those_of_a_direct_call_on_any_number_of_workers(tmp_path, extract):
     names = strips(tmp_path / "pictures", 12)
     for count in (1, 2):
-        assert extract("pictures", "--out", f"{count}.parquet", "--workers", count, cwd=tmp_path)[0] == 0
+        assert extract("pictures", "--out", f"{count}.parquet", "--workers", count)[0] == 0
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
     store = ProposalStore(tmp_path / "1.parquet")
     assert list(store.pictures) == names
@@ -84,10 +96,10 @@ def test_boxes_are_those_of_a_direct_call_on_any_number_of_workers(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.parquet", "2.parquet", "pictures"]
 
 
-def test_all_options_reach_the_search_and_the_parameters(tmp_path):
+def test_all_options_reach_the_search_and_the_parameters(tmp_path, extract):
     (name,) = strips(tmp_path / "p", 1, 40)
     options = ("--superpixel-scale", 1, "--seed", 7, "--ss-boxes", 5, "--mode", "single")
-    assert extract(name, "--out", "own", *options, "--root", "p", cwd=tmp_path)[0] == 0
+    assert extract(name, "--out", "own", *options, "--root", "p")[0] == 0
     store = ProposalStore(tmp_path / "own")
     image = np.asarray(Image.open(tmp_path / name))
     assert store["s0.png"].boxes.tobytes() == selective_search(image, "single", 1, 7, 5).boxes.tobytes()
@@ -99,12 +111,13 @@ def test_all_options_reach_the_search_and_the_parameters(tmp_path):
         "seed": 7,
         "max_boxes": 5,
     }
-    assert extract(name, "--out", "cv", "--backend", "opencv", "--seed", 3, cwd=tmp_path)[0] == 0
+    assert extract(name, "--out", "cv", "--backend", "opencv", "--seed", 3)[0] == 0
     assert (
         ProposalStore(tmp_path / "cv")[name].boxes.tobytes() == selective_search_opencv(image, seed=3).boxes.tobytes()
     )
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_resumed_without_a_lost_or_doubled_row(tmp_path):
     names = strips(tmp_path / "p", 200)
     command = ("p", "--out", "all", "--workers", 2)
@@ -116,7 +129,7 @@ def test_killed_in_the_middle_and_resumed_without_a_lost_or_doubled_row(tmp_path
     assert not (tmp_path / "all").exists()
     kept = {name for part in tmp_path.glob("all.parts/part-*") for name in ProposalStore(part)}
     assert 0 < len(kept) < len(names)
-    status, errors = extract(*command, cwd=tmp_path)
+    status, errors = ended(*command, cwd=tmp_path)
     assert status == 0
     assert f"{len(kept)} of 200 pictures are in all already" in errors
     assert f"{200 - len(kept)} pictures, " in errors
@@ -124,13 +137,14 @@ def test_killed_in_the_middle_and_resumed_without_a_lost_or_doubled_row(tmp_path
     assert not (tmp_path / "all.parts").exists()
     assert len(orphans) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in orphans)  # they end with the pipe
-    assert extract("p", "--out", "whole", cwd=tmp_path)[0] == 0
+    assert ended("p", "--out", "whole", cwd=tmp_path)[0] == 0
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "all").read_bytes()
 
 
 @pytest.mark.parametrize(
     ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "t")]
 )
+@pytest.mark.slow
 def test_a_signal_keeps_what_is_finished(tmp_path, number, status, word):
     strips(tmp_path / "p", 200)
     command = ("p", "--out", "all", "--quiet")
@@ -144,6 +158,7 @@ def test_a_signal_keeps_what_is_finished(tmp_path, number, status, word):
     assert f"{kept} finished pictures are kept" in errors
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_said_and_costs_no_picture(tmp_path):
     names = strips(tmp_path / "p", 200)
     process = start("p", "--out", "all", "--workers", 2, cwd=tmp_path)
@@ -155,7 +170,7 @@ def test_a_worker_that_dies_is_said_and_costs_no_picture(tmp_path):
     assert list(ProposalStore(tmp_path / "all").pictures) == names
 
 
-def test_bad_pictures_are_skipped_by_name_and_the_others_go_on(tmp_path):
+def test_bad_pictures_are_skipped_by_name_and_the_others_go_on(tmp_path, extract):
     good = strips(tmp_path / "p", 2)
     whole = (SAMPLES / "dog.jpg").read_bytes()
     (tmp_path / "p" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
@@ -164,7 +179,7 @@ def test_bad_pictures_are_skipped_by_name_and_the_others_go_on(tmp_path):
     Image.new("1", (9000, 5000)).save(tmp_path / "p" / "large.png")
     os.mkfifo(tmp_path / "p" / "pipe.jpg")
     command = ("p", "gone.jpg", "*.none", "--out", "all", "--backend", "opencv", "--max-pixels", 40_000_000)
-    status, errors = extract(*command, cwd=tmp_path)
+    status, errors = extract(*command)
     assert status == 1
     for text in (
         "p/cut.jpg: is truncated",
@@ -178,31 +193,32 @@ def test_bad_pictures_are_skipped_by_name_and_the_others_go_on(tmp_path):
     assert f"{SAID} 6 skipped" in errors
     assert list(ProposalStore(tmp_path / "all").pictures) == good
     before = (tmp_path / "all").read_bytes()
-    status, errors = extract(*command, "--quiet", cwd=tmp_path)  # they are tried again, and nothing is written
+    status, errors = extract(*command, "--quiet")  # they are tried again, and nothing is written
     assert (status, errors.count("\n")) == (1, 6)
     assert (tmp_path / "all").read_bytes() == before
 
 
-def test_complete_extended_and_with_other_parameters(tmp_path):
+def test_complete_extended_and_with_other_parameters(tmp_path, extract):
     strips(tmp_path / "p", 3)
     command = ("--out", "all", "--backend", "opencv")
-    assert extract("p/s0.png", "p/s2.png", *command, "--quiet", cwd=tmp_path) == (0, "")
+    assert extract("p/s0.png", "p/s2.png", *command, "--quiet") == (0, "")
     before = (tmp_path / "all").stat()
-    assert extract("p/s2.png", *command, cwd=tmp_path) == (0, f"{SAID} all is complete and unchanged: 2 pictures\n")
+    assert extract("p/s2.png", *command) == (0, f"{SAID} all is complete and unchanged: 2 pictures\n")
     assert (tmp_path / "all").stat().st_mtime_ns == before.st_mtime_ns
-    status, errors = extract("p", *command, cwd=tmp_path)
+    status, errors = extract("p", *command)
     assert status == 0 and "2 of 3 pictures are in all already" in errors and f"{SAID} 1 pictures, " in errors
     assert ProposalStore(tmp_path / "all").pictures == ("p/s0.png", "p/s1.png", "p/s2.png")
-    status, errors = extract("p", *command, "--seed", 1, cwd=tmp_path)
+    status, errors = extract("p", *command, "--seed", 1)
     assert status == 2 and errors.count("\n") == 1
     assert "all was made with seed 0, not seed 1; give the same options, name another --out, or remove all" in errors
     (tmp_path / "all").write_bytes((tmp_path / "all").read_bytes()[:-5])
-    status, errors = extract("p", *command, cwd=tmp_path)
+    status, errors = extract("p", *command)
     assert status == 1 and "truncated or damaged" in errors and errors.count("\n") == 1
     assert not (tmp_path / "all.parts").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of a file to set")
+@pytest.mark.slow
 def test_a_part_that_cannot_be_written_ends_the_run_in_one_line(tmp_path):
     import resource
 
@@ -265,10 +281,10 @@ def test_help_needs_none_of_the_large_libraries():
     assert found.stdout == "set()\n"
 
 
-def test_a_list_is_taken_in_its_order_and_no_picture_twice(tmp_path):
+def test_a_list_is_taken_in_its_order_and_no_picture_twice(tmp_path, extract):
     strips(tmp_path / "p", 3)
     (tmp_path / "list.txt").write_text("p/s2.png\n\n./p/s0.png\np/s2.png\n")
-    status, _ = extract("--list", "list.txt", "--out", "all", "--backend", "opencv", "p/s1.png", cwd=tmp_path)
+    status, _ = extract("--list", "list.txt", "--out", "all", "--backend", "opencv", "p/s1.png")
     assert status == 0
     assert ProposalStore(tmp_path / "all").pictures == ("p/s1.png", "p/s2.png", "p/s0.png")
 
@@ -282,7 +298,7 @@ def test_the_id_of_a_picture_is_its_path_as_text():
         picture_id(Path(os.fsdecode(b"\xff.jpg")))
 
 
-def test_pixels_and_names_are_those_of_detect(tmp_path):
+def test_pixels_and_names_are_those_of_detect(tmp_path, extract):
     """A 16-bit grey picture with a transparent value was black here and white there; a list had its mark in a name."""
     (tmp_path / "p").mkdir()
     values = np.full((40, 60), 4000, np.uint16)
@@ -290,13 +306,13 @@ def test_pixels_and_names_are_those_of_detect(tmp_path):
     Image.fromarray(values).save(tmp_path / "p" / "deep.png", transparency=4000)
     (tmp_path / "p" / "not.heic").write_bytes(b"x")
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfp/deep.png\r\n")
-    status, errors = extract("p", "--out", "all", "--mode", "single", cwd=tmp_path)
+    status, errors = extract("p", "--out", "all", "--mode", "single")
     assert status == 1 and f"{SAID} p/not.heic: is not a picture" in errors
     image = read_image(tmp_path / "p" / "deep.png")
     assert image.min() == 255
     found = ProposalStore(tmp_path / "all")
     assert found["p/deep.png"].boxes.tobytes() == selective_search(image, "single").boxes.tobytes()
-    assert extract("--list", "list.txt", "--out", "all", "--mode", "single", "--quiet", cwd=tmp_path) == (0, "")
+    assert extract("--list", "list.txt", "--out", "all", "--mode", "single", "--quiet") == (0, "")
 
 
 @pytest.mark.parametrize("format", ["parquet", "mat", "pkl"])
