@@ -7,7 +7,7 @@ With frozen layers, the layers behind them are trained; the frozen layers' outpu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,27 +82,16 @@ class FinetuneTask:
         self.o, self.model, self.pool = o, model, pool
         self.outputs = 1 + len(pool.class_names)
         self.weights = load_weights(model)
-        teachers: tuple[Model, ...] = ()
-        if o.distill and cache is None:
-            teachers = tuple(find_model(name) for name in o.teachers) or (model,)
-            _check_teachers(teachers, self.outputs)
         layers = network_layers(model, self.outputs)
         self.cut = cut_after(layers, o.frozen) if o.frozen else 0
-        self.network = training_network(layers[self.cut :], "none", o.dropout, o.seed)
-        if len(self.network.convolutions()) > 1:  # a classifier alone begins anew
-            start_from(self.network, self.weights)
-        self.kept = 0
-        if o.kept:
-            self.kept = cut_after(layers, o.kept) - self.cut
-            keep_layers(self.network, self.kept, load_weights(find_model(o.kept_from)))
-        if model.outputs == "imagenet" and o.classes == "det":
-            start_classifier(self.network, self.weights, layers[-1])
+        self.kept = cut_after(layers, o.kept) - self.cut if o.kept else 0  # parts of what is trained that stay
+        from_imagenet = model.outputs == "imagenet" and o.classes == "det"
+        self.network = self._start(layers, from_imagenet)
         held_out = held_out_pictures(pool, o.held_out, o.pool_seed)[pool.pictures]
         usable = np.ones(len(pool), bool) if cache is None else cache.scores.astype(np.float32).sum(axis=1) > 0
         labels = np.where(held_out | ~usable, -1, pool.labels)
         sets = pool.sets.astype(np.int64)
         self.sampler = Sampler(labels, sets, o.foreground, o.background, o.balance, o.seed, o.shares)
-        pictures = PictureCache(o.batch_memory)
         self.make = RegionBatches(
             pool,
             self.sampler,
@@ -112,25 +101,31 @@ class FinetuneTask:
             frozen=o.frozen if cache is None else "",
             precision=o.cut_precision,
             device=device,
-            teachers=teachers,
-            pictures=pictures,
+            teachers=_teachers(o, model, self.outputs) if o.distill and cache is None else (),
+            pictures=PictureCache(o.batch_memory),
         )
-        if model.outputs == "imagenet" and o.classes == "det" and model.sharpness:
+        if from_imagenet and model.sharpness:
             _soften(self.network, self._some_inputs(), model.sharpness)
         self.batch_size = o.foreground + o.background
         # a pass: every foreground region once, on the average
         self.steps_per_epoch = max(1.0, int((labels > BACKGROUND).sum()) / max(o.foreground, 1))
         self.held_out = _some_of_each(np.flatnonzero(held_out & usable), pool.labels, o.pool_seed)
 
+    def _start(self, layers: tuple[Layer, ...], from_imagenet: bool) -> TrainingNetwork:
+        """Return the layers behind the frozen ones with the weights that they begin with."""
+        network = training_network(layers[self.cut :], "none", self.o.dropout, self.o.seed)
+        if len(network.convolutions()) > 1:  # a classifier alone begins anew
+            start_from(network, self.weights)
+        if self.kept:
+            keep_layers(network, self.kept, load_weights(find_model(self.o.kept_from)))
+        if from_imagenet:
+            start_classifier(network, self.weights, layers[-1])
+        return network
+
     def _some_inputs(self) -> Tensor:
         """Return what the trained layers see of a few regions, evenly spaced over the pool."""
-        if self.make.cache is not None:
-            count = len(self.make.cache.features)
-            rows = np.linspace(0, count - 1, min(BATCH, count)).astype(np.int64)
-            return torch.from_numpy(self.make.cache.features[rows].astype(np.float32))
         rows = np.linspace(0, len(self.pool) - 1, min(BATCH, len(self.pool))).astype(np.int64)
-        alone = replace(self.make, teachers=())
-        return alone.batch(rows, np.zeros(len(rows), bool))["input"]
+        return replace(self.make, teachers=()).batch(rows, np.zeros(len(rows), bool))["input"]
 
     def groups(self) -> list[Group]:
         """Return the classifier, which begins anew, and the rest."""
@@ -271,11 +266,13 @@ def keep_layers(network: TrainingNetwork, count: int, weights: Weights) -> None:
         part.requires_grad_(False)
 
 
-def _check_teachers(teachers: Sequence[Model], outputs: int) -> None:
-    """Raise ValueError for a teacher whose scores are not of background and these classes."""
+def _teachers(o: FinetuneOptions, model: Model, outputs: int) -> tuple[Model, ...]:
+    """Return the models whose scores are kept. Raises: ValueError for one of other classes."""
+    teachers = tuple(find_model(name) for name in o.teachers) or (model,)
     for teacher in teachers:
         if teacher.outputs != "imagenet" and teacher.classes != outputs:
             raise ValueError(f"{teacher.name}: has {teacher.classes} outputs; a teacher needs {outputs}, or ImageNet's")
+    return teachers
 
 
 @torch.no_grad()
