@@ -11,8 +11,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.data import AUTO, add_data_arguments, add_score_arguments, eval_options, open_data
-from eval.predictions import FORMATS
+from eval.data import add_data_arguments, add_prediction_arguments, add_score_arguments, eval_options, open_data
 from proposals.console import Console, Parser, UsageError, printable, run, write_out
 
 if TYPE_CHECKING:
@@ -98,12 +97,7 @@ def make_parser() -> Parser:
     parser.add_argument("a", metavar="A", type=Path, help="predictions to compare with")
     parser.add_argument("b", metavar="B", type=Path, help="predictions that are compared")
     add_data_arguments(parser)
-    parser.add_argument(
-        "--predictions-format",
-        choices=(AUTO, *FORMATS),
-        default=AUTO,
-        help="of A and B (default: auto, each by itself)",
-    )
+    add_prediction_arguments(parser)
     add_score_arguments(parser)
     parser.add_argument("--per-class", action="store_true", help="every class in the table; --json always has them")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -124,7 +118,9 @@ def _compare(args: argparse.Namespace) -> int:
     data = open_data(options)
     sides = []
     for path in (args.a, args.b):
-        predictions, notes = read_predictions(path, data.truth, args.predictions_format)
+        predictions, notes = read_predictions(
+            path, data.truth, args.predictions_format, args.image_id, args.skip_unknown
+        )
         for note in notes:
             console.notice(note)
         sides.append(predictions)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.predictions import BY
+from eval.predictions import FORMATS as FILE_FORMATS
 from eval.protocols import PROTOCOLS
 from proposals.console import UsageError
 from proposals.options import add_options, check_options, option, options_of, read_options
@@ -64,6 +66,19 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGr
     group = parser.add_argument_group("score")
     add_options(group, EvalOptions, ("protocol", "iou", "resamples", "seed"))
     return group
+
+
+def add_prediction_arguments(group: argparse._ActionsContainer) -> None:
+    """Add the options of how a file of predictions is read."""
+    group.add_argument("--predictions-format", choices=(AUTO, *FILE_FORMATS), default=AUTO, help="(default: auto)")
+    group.add_argument(
+        "--image-id",
+        choices=BY,
+        default=AUTO,
+        help="what a picture's number in predictions is: the data set's number, or the name of a file in digits "
+        "(default: auto, by which all are pictures)",
+    )
+    group.add_argument("--skip-unknown", action="store_true", help="leave out predictions on pictures not in the data")
 
 
 def eval_options(args: argparse.Namespace) -> EvalOptions:

@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING
 from detector import __version__
 from detector.options import DetectOptions
 from eval.data import (
-    AUTO,
     Data,
     EvalOptions,
     add_data_arguments,
+    add_prediction_arguments,
     add_score_arguments,
     eval_options,
     in_det_classes,
     of_classes,
     open_data,
 )
-from eval.predictions import FORMATS
 from proposals.console import FAILED, Console, Parser, UsageError, run, write_out
 from proposals.files import check_folder
 from proposals.options import add_options, flag, options_of, read_options
@@ -88,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_data_arguments(parser)
     what = parser.add_argument_group("predictions")
     what.add_argument("--predictions", type=Path, metavar="FILE", help="score this file; without it the detector runs")
-    what.add_argument("--predictions-format", choices=(AUTO, *FORMATS), default=AUTO, help="(default: auto)")
+    add_prediction_arguments(what)
     what.add_argument("--out", type=Path, metavar="FILE", help="Parquet file of the detector's predictions, resumable")
     what.add_argument("--detect-config", type=Path, metavar="FILE", help="TOML file of the detector (docs/options.md)")
     add_options(parser.add_argument_group("detector"), DetectOptions, DETECTOR)
@@ -194,7 +193,9 @@ def _read(args: argparse.Namespace, data: Data, console: Console) -> _Source:
     from eval.predictions.readers import read_predictions
     from eval.predictions.store import Found, read_run
 
-    predictions, notes = read_predictions(args.predictions, data.truth, args.predictions_format)
+    predictions, notes = read_predictions(
+        args.predictions, data.truth, args.predictions_format, args.image_id, args.skip_unknown
+    )
     for note in notes:
         console.notice(note)
     thresholds = iou_thresholds(data.truth, data.protocol, data.iou)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from detector.datasets.ground_truth import Doubles
 from proposals.image_files import SUFFIXES, UTF16, decode, read_list
 
+T = TypeVar("T")
 DEFAULT_SPLIT = "val"  # also what the whole of a data set without splits goes by
 ENCODING = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml[^>]*?\sencoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"']")  # of XML
 MAX_DIGITS = 18  # of a whole number that int64 holds
@@ -121,16 +124,30 @@ def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
 
 
 def index_files(folder: Path, suffixes: Collection[str] = SUFFIXES) -> dict[str, Path]:
-    """Return the files in and below `folder` by their name without extension; by default the pictures.
+    """Return the files in and below `folder` by their path in it without extension; by default the pictures.
 
-    Raises: ValueError when two share a name; OSError.
+    Raises: ValueError when two of one folder share a name; OSError.
     """
     found: dict[str, Path] = {}
     for path in walk(folder, suffixes):
-        if path.stem in found:
-            raise wrong(path, f"has the name of {found[path.stem]}", "keep one of the two")
-        found[path.stem] = path
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            raise wrong(path, f"has the name of {found[name]}", "keep one of the two")
+        found[name] = path
     return found
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the file name of each path without folders as its key, where that leaves them unique, else the path."""
+    paths = list(names)
+    short = {name.rsplit("/", 1)[-1]: name for name in paths}
+    return short if len(short) == len(paths) else {name: name for name in paths}
+
+
+def with_short_names(index: dict[str, T]) -> dict[str, T]:
+    """Return the files also by their name alone, where only one has it."""
+    counts = Counter(name.rsplit("/", 1)[-1] for name in index)
+    return {last: file for name, file in index.items() if counts[last := name.rsplit("/", 1)[-1]] == 1} | index
 
 
 def find_pictures(names: Sequence[str], folders: Sequence[Path], place: Callable[[int], str]) -> list[Path | None]:
@@ -143,7 +160,7 @@ def find_pictures(names: Sequence[str], folders: Sequence[Path], place: Callable
         return [None] * len(names)
     index: dict[str, Path] = {}
     for folder in folders:
-        index |= index_files(folder)
+        index |= with_short_names(index_files(folder))
     for row, name in enumerate(names):
         if name not in index:
             what = f"picture '{name}' is not in {' or '.join(map(str, folders))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 
@@ -29,11 +30,8 @@ def to_det(truth: GroundTruth) -> GroundTruth:
     labels = table[truth.labels - 1]
     kept = labels > 0
     pairs = np.stack([truth.blacklist[:, 0], table[truth.blacklist[:, 1] - 1]], axis=1)
-    return GroundTruth(
-        names=truth.names,
-        numbers=truth.numbers,
-        sizes=truth.sizes,
-        paths=truth.paths,
+    return replace(
+        truth,
         class_names=det_names(),
         class_keys=tuple(c.wnid for c in det_classes()),
         pictures=truth.pictures[kept],

@@ -133,6 +133,7 @@ def parse_coco(data: dict[str, Any], path: Path, split: str | None = None) -> Gr
         difficult=np.zeros(len(rows), np.bool_),
         crowd=crowd[rows],
         areas=areas[rows],
+        files=tuple(files),
     )
 
 

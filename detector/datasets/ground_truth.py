@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,9 @@ class GroundTruth:
     boxes: float64 [N, 4], half-open pixels of the original picture (not float32 as elsewhere: a metric decides on
     IoU >= threshold, which rounding could turn over); difficult, crowd: bool [N]; areas: float64 [N], COCO's `area`,
     else the boxes';
-    blacklist: int64 [B, 2], (picture, label) pairs that do not count (ILSVRC).
+    blacklist: int64 [B, 2], (picture, label) pairs that do not count (ILSVRC);
+    files: [P], the path of each picture within the data set, with / and suffix, or () where that is not known;
+    elsewhere: names and numbers of the data set's pictures outside this split, of which predictions may be too.
     Raises ValueError when shapes or values do not fit together.
     """
 
@@ -43,6 +45,8 @@ class GroundTruth:
     crowd: Flags
     areas: Doubles
     blacklist: Longs = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    files: tuple[str, ...] = ()
+    elsewhere: frozenset[str | int] = frozenset()
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -62,6 +66,8 @@ class GroundTruth:
             object.__setattr__(self, name, array)
         if len(self.paths) != count or len(set(self.names)) != count or len(np.unique(self.numbers)) != count:
             raise ValueError("every picture needs a name and a number of its own, and a path or None")
+        if self.files and len(set(self.files)) != count:
+            raise ValueError("every picture needs a path of its own within the data set, or none has one")
         if len(self.class_keys) != len(self.class_names):
             raise ValueError(f"{len(self.class_names)} class names, {len(self.class_keys)} class keys: not one length")
         if len(self):
@@ -93,13 +99,12 @@ class GroundTruth:
         rows = np.flatnonzero(place[self.pictures] >= 0)
         rows = rows[np.argsort(place[self.pictures[rows]], kind="stable")]
         pairs = self.blacklist[place[self.blacklist[:, 0]] >= 0]
-        return GroundTruth(
+        return replace(
+            self,
             names=tuple(self.names[i] for i in chosen),
             numbers=self.numbers[chosen],
             sizes=self.sizes[chosen],
             paths=tuple(self.paths[i] for i in chosen),
-            class_names=self.class_names,
-            class_keys=self.class_keys,
             pictures=place[self.pictures[rows]],
             labels=self.labels[rows],
             boxes=self.boxes[rows],
@@ -107,4 +112,5 @@ class GroundTruth:
             crowd=self.crowd[rows],
             areas=self.areas[rows],
             blacklist=np.stack([place[pairs[:, 0]], pairs[:, 1]], axis=1),
+            files=tuple(self.files[i] for i in chosen) if self.files else (),
         )

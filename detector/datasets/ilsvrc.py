@@ -46,6 +46,7 @@ PICTURE_FOLDERS = {
     "val": ("Data/DET/val", "ILSVRC201?_DET_val"),
     "test": ("Data/DET/test", "ILSVRC201?_DET_test"),
 }
+VAL_PICTURES = 20_121  # of ILSVRC DET 2013 and 2014
 EDGE = 1.0  # official boxes reach 0 in their 1-based files, or a pixel beyond; they count as they are
 
 
@@ -205,7 +206,16 @@ def _read(
         lambda name: "name one of the 200 classes, or a synset below one, by its WordNet id",
         EDGE,
         _blacklist(listed, bases, labels) if kind == "val" else (),
+        _elsewhere(listed, bases) if kind == "val" else (),
     )
+
+
+def _elsewhere(listed: Sequence[Listed], bases: Sequence[Path]) -> set[str | int]:
+    """Return the names and numbers of val.txt that a part of val does not list; the numbers alone without that file."""
+    found = _find(bases, [f"{folder}/val.txt" for folder in LISTS])
+    whole = _read_list(found[0]) if found else ()
+    known = {*range(1, VAL_PICTURES + 1), *(item.name for item in whole), *(item.number for item in whole)}
+    return known - {item.name for item in listed} - {item.number for item in listed}
 
 
 def _blacklist(listed: Sequence[Listed], bases: Sequence[Path], labels: dict[str, int]) -> list[tuple[int, int]]:

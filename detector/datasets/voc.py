@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
@@ -29,6 +29,8 @@ from detector.datasets.checks import (
     read_words,
     real,
     short,
+    short_names,
+    with_short_names,
     wrong,
     xml_text,
 )
@@ -85,6 +87,7 @@ def read_voc(path: Path, split: str | None = None) -> GroundTruth:
         (classes, classes),
         {name: label for label, name in enumerate(classes, 1)},
         lambda name: f"correct it, or list the classes of your own in {folder / 'classes.txt'}, one a line",
+        elsewhere=set(files.names()) - set(names),
     )
 
 
@@ -124,22 +127,27 @@ class Annotation:
 
 
 class XmlFiles:
-    """The XML files in and below folders or in tar archives, by name without extension."""
+    """The XML files in and below folders or in tar archives, by name without extension, with folders or without."""
 
     def __init__(self, sources: Sequence[Path]) -> None:
         """List folders, read archives whole (one pass). Raises: ValueError for a broken archive or a name twice."""
         self.sources = sources
         self._files: dict[str, Path] = {}
         self._members: dict[str, tuple[str, bytes]] = {}
+        self._names: set[str] = set()
         for source in sources:
             if source.is_dir():
-                self._files |= index_files(source, XML)
+                index = index_files(source, XML)
+                self._names |= short_names(index).keys()
+                self._files |= with_short_names(index)
             else:
-                self._members |= _read_archive(source)
+                members = _read_archive(source)
+                self._names |= short_names(members).keys()
+                self._members |= with_short_names(members)
 
     def names(self) -> list[str]:
-        """Return all names, sorted."""
-        return sorted(self._files.keys() | self._members.keys())
+        """Return all names, sorted: without folders where that leaves those of a source unique."""
+        return sorted(self._names)
 
     def read(self, name: str) -> tuple[str, bytes] | None:
         """Return the place, for messages, and the contents of one file; None where there is none.
@@ -161,9 +169,10 @@ def _read_archive(path: Path) -> dict[str, tuple[str, bytes]]:
                 if not member.isfile() or name.suffix.casefold() not in XML or name.name.startswith("."):
                     continue
                 file = archive.extractfile(member)
-                if name.stem in found:
+                key = name.with_suffix("").as_posix()
+                if key in found:
                     raise wrong(f"{path}/{member.name}", "comes a second time", "make the archive again")
-                found[name.stem] = f"{path}/{member.name}", file.read() if file else b""
+                found[key] = f"{path}/{member.name}", file.read() if file else b""
     except (tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
         raise wrong(path, "is no tar archive, or broken or cut off", "get it again") from error
     return found
@@ -256,13 +265,16 @@ def assemble(
     unknown: Callable[[str], str],
     margin: float = 0.0,
     blacklist: Sequence[tuple[int, int]] = (),
+    elsewhere: Iterable[str | int] = (),
 ) -> GroundTruth:
     """Return the annotations of all pictures in columns, their boxes made half-open: xmin - 1, ymin - 1, xmax, ymax.
 
     `classes`: names and keys; `labels`: the label of each name in the files; `unknown`: the cure for another name;
-    `margin` as for `check_boxes`. Raises: ValueError for an unknown class or a wrong box, with file and line.
+    `margin` as for `check_boxes`; `elsewhere` as of `GroundTruth`.
+    Raises: ValueError for an unknown class or a wrong box, with file and line.
     """
     counts = [len(a.names) for a in annotations]
+    suffixes = [path.suffix for path in paths if path is not None]
     pictures = np.repeat(np.arange(len(names)), counts)
     starts = np.cumsum([0, *counts])
 
@@ -295,6 +307,8 @@ def assemble(
         crowd=np.zeros(len(found), np.bool_),
         areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
         blacklist=np.array(blacklist, np.int64).reshape(-1, 2),
+        files=tuple(map("".join, zip(names, suffixes, strict=True))) if len(suffixes) == len(names) else (),
+        elsewhere=frozenset(elsewhere),
     )
 
 

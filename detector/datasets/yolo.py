@@ -21,6 +21,7 @@ from detector.datasets.checks import (
     read_words,
     real,
     short,
+    short_names,
     wrong,
 )
 from detector.datasets.ground_truth import GroundTruth
@@ -47,6 +48,10 @@ def read_yolo(path: Path, split: str | None = None) -> GroundTruth:
     index = index_files(pictures)
     check_not_empty(len(index), pictures)
     texts = index_files(labels, (".txt",)) if labels.is_dir() else {}
+    short_index, short_texts = short_names(index), short_names(texts)
+    if not any("/" in name for name in (*short_index, *short_texts)):  # then the folders of both may differ
+        index = {name: index[key] for name, key in short_index.items()}
+        texts = {name: texts[key] for name, key in short_texts.items()}
     for name, text in texts.items():
         if name not in index and name != "classes":
             raise wrong(text, f"there is no picture '{name}' in {pictures}", "add it, or remove the label file")
@@ -82,6 +87,7 @@ def read_yolo(path: Path, split: str | None = None) -> GroundTruth:
         difficult=np.zeros(len(owners), np.bool_),
         crowd=np.zeros(len(owners), np.bool_),
         areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        files=tuple(index[name].relative_to(pictures).as_posix() for name in names),
     )
 
 

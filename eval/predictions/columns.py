@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from detector.classes import label_of
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
+from eval.predictions.pictures import UNKNOWN, match_names, match_numbers
 from eval.predictions.table import Predictions
 
 
@@ -44,11 +45,15 @@ def nothing(source: str) -> Columns:
     return Columns(source, str, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4)))
 
 
-def placed(columns: Columns, truth: GroundTruth) -> tuple[Predictions, list[str]]:
+def placed(
+    columns: Columns, truth: GroundTruth, by: str = "auto", skip_unknown: bool = False
+) -> tuple[Predictions, list[str]]:
     """Return the predictions on the pictures of `truth`, and notes: what was left out.
 
-    Predictions on other pictures are left out (of val, when val2 is scored). Raises: ValueError naming file and row for
-    a number that is not finite, an unknown class, or when no picture is in the data set.
+    Predictions on pictures of the data set's other splits (`truth.elsewhere`) are left out, on unknown ones only with
+    `skip_unknown`. by: what a whole number is, one of `eval.predictions.BY`.
+    Raises: ValueError naming file and row for a number that is not finite, an unknown class, an ambiguous or unknown
+    picture.
     """
     _check(columns, np.isfinite(columns.scores), lambda row: f"the score is {columns.scores[row]}; write a number")
     _check(
@@ -57,17 +62,11 @@ def placed(columns: Columns, truth: GroundTruth) -> tuple[Predictions, list[str]
         lambda row: f"the box {_shown(columns.boxes[row])} is not finite; write four numbers",
     )
     labels = _labels(columns, truth)
-    pictures = _pictures(columns, truth)
+    pictures = _pictures(columns, truth, by)
     inside = pictures >= 0
     notes = []
-    if len(inside) and not inside.all():
-        outside = int((~inside).sum())
-        if outside == len(inside):
-            raise ValueError(
-                f"{columns.source}: none of its pictures is in the data set (the first is {_name(columns, 0)}); "
-                "give the data and the split that it was made on"
-            )
-        notes.append(f"{columns.source}: {outside:,} of {len(inside):,} predictions are on other pictures; left out")
+    if not inside.all():
+        notes.append(_left_out(columns, truth, np.flatnonzero(~inside), skip_unknown))
     found = Predictions(pictures.astype(np.int32), labels.astype(np.int32), columns.scores, columns.boxes)
     found = found if inside.all() else found.select(inside)
     inverted = int((found.boxes[:, 2:] < found.boxes[:, :2]).any(axis=1).sum())
@@ -114,34 +113,38 @@ def _label(name: str, truth: GroundTruth) -> int:
         return 0
 
 
-def _pictures(columns: Columns, truth: GroundTruth) -> Longs:
-    """Return the index 0..P-1 of the picture of each row, -1 for pictures of another data set."""
+def _pictures(columns: Columns, truth: GroundTruth, by: str) -> Longs:
+    """Return the index 0..P-1 of the picture of each row, UNKNOWN for pictures that the data set does not have."""
     pictures = columns.pictures
-    if isinstance(pictures, Named):
-        index = picture_index(truth)
-        places = np.array([index.get(name, index.get(_stem(name), -1)) for name in pictures.names] or [-1], np.int64)
-        return places[pictures.codes] if len(pictures.codes) else pictures.codes
-    if not len(truth.numbers):
-        return np.full(len(pictures), -1)
-    order = np.argsort(truth.numbers)
-    ranks = np.minimum(np.searchsorted(truth.numbers[order], pictures), len(order) - 1)
-    return np.where(truth.numbers[order[ranks]] == pictures, order[ranks], -1)
+    if not isinstance(pictures, Named):
+        return match_numbers(truth, pictures, columns.source, by)
+    used = np.unique(pictures.codes)
+    places = np.full(len(pictures.names), UNKNOWN)
+    places[used] = match_names(truth, [pictures.names[code] for code in used.tolist()], columns.source, by)
+    return places[pictures.codes]
 
 
-def picture_index(truth: GroundTruth) -> dict[str, int]:
-    """Return the index of each picture by its name, and by the last part of it where only one picture has that."""
-    index: dict[str, int] = {}
-    for i, name in enumerate(truth.names):
-        last = _stem(name)
-        index[last] = -1 if last in index else i
-    index.update({name: i for i, name in enumerate(truth.names)})
-    return index
-
-
-def _stem(name: str) -> str:
-    """Return the file name without folders and its last extension, if that is one of letters (`.JPEG`)."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.stem if path.suffix[1:].isalnum() and not path.suffix[1:].isdecimal() else path.name
+def _left_out(columns: Columns, truth: GroundTruth, outside: Longs, skip_unknown: bool) -> str:
+    """Return the note on rows of other pictures. Raises: ValueError where that may be a mistake."""
+    total = len(columns.scores)
+    count = f"{columns.source}: {len(outside):,} of {total:,} predictions are on"
+    if len(outside) == total:
+        raise ValueError(
+            f"{columns.source}: none of its pictures is in the data set (the first is {_name(columns, 0)}); "
+            "give the data and the split that it was made on"
+        )
+    pictures = columns.pictures
+    for row in () if skip_unknown else outside.tolist():
+        picture = pictures.names[pictures.codes[row]] if isinstance(pictures, Named) else int(pictures[row])
+        known = PurePosixPath(picture).stem if isinstance(picture, str) else picture
+        if picture not in truth.elsewhere and known not in truth.elsewhere:
+            own = (truth.files or truth.names)[0]
+            raise ValueError(
+                f"{count} pictures that the data set does not have, such as {_name(columns, row)} "
+                f"({columns.where(row)}; its own are such as '{own}'); give the split that they were made on, correct "
+                "the names, or leave them out with --skip-unknown"
+            )
+    return f"{count} other pictures; left out"
 
 
 def _name(columns: Columns, row: int) -> str:

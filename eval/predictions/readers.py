@@ -28,14 +28,17 @@ TABLE_COLUMNS = "picture or image_id, class or label, score, x1, y1, x2, y2"
 BLOCK = 1 << 22  # bytes that pyarrow parses at a time
 
 
-def read_predictions(path: str | Path, truth: GroundTruth, format: str = "auto") -> tuple[Predictions, list[str]]:
+def read_predictions(
+    path: str | Path, truth: GroundTruth, format: str = "auto", by: str = "auto", skip_unknown: bool = False
+) -> tuple[Predictions, list[str]]:
     """Return the predictions of a file (voc: of a file or a folder of them) on `truth`, and notes for the user.
 
     Formats: ilsvrc, lines `image_id class_id confidence xmin ymin xmax ymax`, 1-based inclusive; coco, a results list;
     csv and parquet, columns picture or image_id, class or label, score, x1, y1, x2, y2, half-open; voc, a file a class
     (`..._CLASS.txt`) of `picture confidence xmin ymin xmax ymax`, or the XML of `detect`; json, that of `detect`.
-    A whole number names a picture by its number in the data set. It names a class by its label 1..C, or by the data
-    set's own id where it has such (COCO). A list or a table without rows is a detector that found nothing.
+    Pictures are found as `eval.predictions.pictures` says; `by` and `skip_unknown` as for `placed`. A whole number
+    names a class by its label 1..C, or by the data set's own id where it has such (COCO). A list or a table without
+    rows is a detector that found nothing.
     Raises: OSError where the file cannot be read; ValueError naming the file and the line of what is wrong.
     """
     path = Path(path)
@@ -54,7 +57,7 @@ def read_predictions(path: str | Path, truth: GroundTruth, format: str = "auto")
     columns = readers[format](path, truth)
     if not len(columns.scores):
         return placed(columns, truth)[0], [f"{path}: no predictions in it"]
-    return placed(columns, truth)
+    return placed(columns, truth, by, skip_unknown)
 
 
 def _guess(path: Path) -> str:
@@ -212,8 +215,18 @@ def read_coco(path: Path, truth: GroundTruth) -> Columns:
         classes = Named(places.reshape(-1), [str(key) for key in found.tolist()])
     boxes = _field(path, entries, "bbox", np.float64, 4)
     boxes[:, 2:] += boxes[:, :2]
-    pictures, scores = _field(path, entries, "image_id", np.int64), _field(path, entries, "score", np.float64)
+    pictures: Longs | Named
+    if any(isinstance(entry["image_id"], str) for entry in entries):  # as YOLO tools write
+        pictures = _named([str(entry["image_id"]) for entry in entries])
+    else:
+        pictures = _field(path, entries, "image_id", np.int64)
+    scores = _field(path, entries, "score", np.float64)
     return Columns(str(path), lambda row: f"entry {row + 1}", pictures, classes, scores, boxes)
+
+
+def _named(names: list[str]) -> Named:
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return Named(np.array([places[name] for name in names], np.int64), list(places))
 
 
 def _parsed(path: Path) -> Any:
@@ -229,19 +242,23 @@ def _parsed(path: Path) -> Any:
 
 
 def _field(path: Path, entries: list[Any], name: str, kind: Any, width: int = 0) -> Any:
-    """Return one field of all entries as an array [M], or [M, width]."""
-    good = (int,) if kind is np.int64 else (int, float)
+    """Return one field of all entries as an array [M], or [M, width]; 1.0 is a whole number too."""
     for i, entry in enumerate(entries):
         values = entry[name] if width else [entry[name]]
         if not isinstance(values, list) or len(values) != (width or 1):
             raise ValueError(f"{path}, entry {i + 1}: {name} must be a list of {width} numbers, got {values!r:.40}")
-        if any(isinstance(v, bool) or not isinstance(v, good) for v in values):
+        if any(type(v) not in (int, float) or (kind is np.int64 and not _is_whole(v)) for v in values):
             what = "a whole number" if kind is np.int64 else "a number"
             raise ValueError(f"{path}, entry {i + 1}: {name} is {entry[name]!r:.40}, not {what}")
     try:
         return np.array([entry[name] for entry in entries], kind).reshape((-1, width) if width else -1)
     except OverflowError:
         raise ValueError(f"{path}: a number in {name} is too large") from None
+
+
+def _is_whole(value: int | float) -> bool:
+    """Return whether a number is whole, and exact where it is written with a point."""
+    return isinstance(value, int) or (value.is_integer() and abs(value) < 2**53)
 
 
 def read_json(path: Path, truth: GroundTruth) -> Columns:
@@ -262,20 +279,28 @@ def read_csv(path: Path, truth: GroundTruth) -> Columns:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(use_threads=False),  # so that errors name the row
-            convert_options=_conversion(("picture", "class", "image_id", "label", "score", *SIDES)),
-        )
-    except pa.ArrowInvalid as error:
-        raise ValueError(_first_wrong_line(path) or f"{path}: {_arrow_reason(error)}") from None
-    return _from_table(path, table)
+    conversion = _conversion(("picture", "class", "image_id", "label", "score", *SIDES))
+    kinds = conversion.column_types
+    reasons = []
+    # whole numbers; 1.0, as pandas writes beside missing values; names, as tools for YOLO write
+    for others in ({}, {"image_id": pa.float64(), "label": pa.float64()}, {"image_id": pa.string()}):
+        conversion.column_types = kinds | others
+        try:
+            table = arrow_csv.read_csv(
+                path,
+                read_options=arrow_csv.ReadOptions(use_threads=False),  # so that errors name the row
+                convert_options=conversion,
+            )
+        except pa.ArrowInvalid as error:
+            reasons.append(_arrow_reason(error))
+        else:
+            return _from_table(path, table)
+    raise ValueError(_first_wrong_line(path) or f"{path}: {reasons[0]}")
 
 
 def _first_wrong_line(path: Path) -> str | None:
     """Return what is wrong with the first line that has too many or few columns, or a number that is none."""
-    kinds: dict[str, type] = {**dict.fromkeys(WHOLE, int), **dict.fromkeys(("score", *SIDES), float)}
+    kinds: dict[str, type] = {**dict.fromkeys(("class_id", "label"), int), **dict.fromkeys(("score", *SIDES), float)}
     with path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
         reader = csv.reader(file)
         header = next(reader, None)
@@ -354,6 +379,13 @@ def _table_names(path: Path, table: Any, *names: str) -> Longs | Named:
     values = _table_column(path, table, *names)
     if pa.types.is_integer(values.type):
         return np.asarray(values.to_numpy(), np.int64)
+    if pa.types.is_floating(values.type):
+        numbers = values.to_numpy(zero_copy_only=False)
+        whole = [_is_whole(number) for number in numbers.tolist()]
+        if not all(whole):
+            row = whole.index(False)
+            raise ValueError(f"{path}, row {row + 1}: {names[-1]} is {numbers[row]}, not a whole number")
+        return np.asarray(numbers, np.int64)
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if not pa.types.is_string(values.type) and not pa.types.is_large_string(values.type):

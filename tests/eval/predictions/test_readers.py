@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,10 @@ JSON_ROW = (
         ("table.csv", f"{CSV}sub/b.jpg,dog,0.25,0,1,10,20.5\n"),
         ("stems.csv", f"{CSV}b,n02,0.25,0,1,10,20.5\n"),
         ("numbers.csv", "image_id,label,score,x1,y1,x2,y2,extra\n7,2,0.25,0,1,10,20.5,x\n"),
+        ("floats.csv", "image_id,label,score,x1,y1,x2,y2\n7.0,2.0,0.25,0,1,10,20.5\n"),
+        ("names.csv", "image_id,label,score,x1,y1,x2,y2\nb.jpg,2,0.25,0,1,10,20.5\n"),
+        ("floats.json", f"[{COCO_ROW.replace('7', '7.0').replace('2,', '2.0,')}]"),
+        ("names.json", f"[{COCO_ROW.replace('7', chr(34) + 'b' + chr(34))}]"),
         ("detect.json", JSON_ROW),
         ("comp4_det_test_dog.txt", "b 0.25 1 2 10 20.5\n"),
         ("mark.txt", "\ufeff7 2 0.25 1 2 10 20.5\n"),
@@ -113,7 +118,11 @@ def test_voc_folder_of_results_and_of_annotations(tmp_path: Path) -> None:
 def test_other_pictures_and_inverted_boxes_are_said(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_text("7 2 0.25 1 2 10 20.5\n8 2 0.5 1 1 2 2\n30 1 0.5 9 9 2 2\n")
-    found, notes = read_predictions(path, truth())
+    unknown = r"1 of 3 predictions are on pictures that the data set does not have, such as number 8 \(line 2; its own"
+    with pytest.raises(ValueError, match=unknown):
+        read_predictions(path, truth())
+    assert len(read_predictions(path, replace(truth(), elsewhere=frozenset([8])))[0]) == 2
+    found, notes = read_predictions(path, truth(), skip_unknown=True)
     assert found.pictures.tolist() == [1, 0]
     assert notes == [
         f"{path}: 1 of 3 predictions are on other pictures; left out",
@@ -163,7 +172,14 @@ WRONG: list[tuple[str, str | bytes, str]] = [
     ("p.json", "[3]", "entry 1: no image_id; each needs image_id, category_id, bbox, score"),
     ("p.json", '{"images": [], "annotations": []}', "this is ground truth, not predictions; give it as --data"),
     ("p.txt", "[", "line 1: Expecting value; the file is damaged or cut off"),
-    ("p.json", "[" + COCO_ROW.replace("7", '"x"', 1) + "]", "entry 1: image_id is 'x', not a whole number"),
+    ("p.json", "[" + COCO_ROW.replace("7", '"x"', 1) + "]", "none of its pictures is in the data set"),
+    ("p.json", "[" + COCO_ROW.replace("7", "7.5", 1) + "]", "entry 1: image_id is 7.5, not a whole number"),
+    ("p.json", "[" + COCO_ROW.replace("7", "true", 1) + "]", "entry 1: image_id is True, not a whole number"),
+    (
+        "p.csv",
+        f"{CSV}a,dog,0.5,1,1,2,2\n".replace("picture", "image_id").replace("a,dog", "7.5,dog"),
+        "is 7.5, not a wh",
+    ),
     ("p.json", f"[{COCO_ROW.replace('0.25', 'true')}]", "entry 1: score is True, not a number"),
     (
         "p.json",
