@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 PROGRAM = "python -m detector.train"
 DESCRIPTION = """\
 Train a stage of the detector. The run folder holds everything: options, log,
-plots, checkpoints and the model. Given again, the same command goes on where
-the run was stopped, by a signal or by a loss of power."""
+plots, checkpoints and the model. The same command, given again, goes on where
+the run was stopped by a signal or a loss of power."""
 EPILOG = """\
   python -m detector.train finetune --config configs/samples_finetune.toml --out run
   python -m detector.train finetune --config mine.toml --out run learning_rate=0.01
@@ -50,8 +50,10 @@ stages:
 KEY=VALUE sets an option over the file's. On several GPUs or machines:
   torchrun --nproc-per-node 8 -m detector.train ...
 
-exit status: 0 trained, 1 failed, 2 wrong usage, 130 interrupted and 143
-terminated, a checkpoint being kept"""
+docs/options.md lists the options of each stage.
+
+exit status: 0 trained, 1 failed, 2 wrong usage, 130 interrupted, 143
+terminated; after the last two a checkpoint is kept"""
 
 STAGES: Mapping[str, type[LoopOptions | RegionOptions]] = {
     "classifier": ClassifierOptions,

@@ -45,7 +45,7 @@ def region_loss(logits: Tensor, labels: Tensor, known: Tensor, unlabelled: float
     logits: [B, 1 + C]; labels: int64 [B]; known: bool [B, 1 + C], the classes that the region's picture labels, the
     background among them. A region with a label is that class. One without is none of the known classes: background or
     any other, so that the classes that are not known there get no gradient against the background. unlabelled: 0..1,
-    the weight of taking it as background all the same; 1 is the plain softmax loss.
+    how much it counts as background nevertheless; 1 is the plain softmax loss.
     """
     log_p = functional.log_softmax(logits.float(), dim=1)
     plain = -log_p.gather(1, labels[:, None]).squeeze(1)
@@ -228,7 +228,7 @@ def check_start(name: str, model: Model) -> None:
     """Raise ValueError where the weights of `model` cannot be begun with: `name`, as it was given, has SVMs."""
     if model.head == SVM:
         raise ValueError(
-            f"{name}: its classifier is SVMs, whose outputs are no logits that can be trained further; start from the "
+            f"{name}: its classifier is SVMs, which cannot be trained further; start from the "
             "finetuned model that the SVMs were trained on (model, in the config.toml of their run)"
         )
 

@@ -4,7 +4,7 @@ Both learn from the input of the classifier, kept on disk, of regions that are n
 The new weights file holds the arrays of the old one as they were, 8-bit intervals included, so that regions have the
 same features at test. Source: R-CNN, arXiv 1311.2524v5, section 2.3 and appendices B and C, and its Matlab files.
 Two things are added. A picture gives negatives only to the classes that its data set labels exhaustively, and none
-close to an object whose class cannot be told. Classes of few boxes share one box regression.
+close to an object of uncertain class. Classes of few boxes share one box regression.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Picture:
     """N regions of one picture, ground truth first, and the G objects among C classes that lie in it.
 
     rows: of the features, N of them; boxes: float32 [N, 4], half-open pixels; labels: int64 [N], 1..C of a ground-truth
-    row and 0 of a proposal; truth_boxes: float32 [G, 4]; truth_labels: int64 [G], 1..C, or AMBIGUOUS of objects that
-    are examples of nothing and have no row; known: bool [C], the classes of which an unlabelled region is a negative.
+    row and 0 of a proposal; truth_boxes: float32 [G, 4]; truth_labels: int64 [G], 1..C, or AMBIGUOUS, which has no row;
+    known: bool [C], the classes that the data set labels: an unlabelled region is none of them.
     """
 
     rows: slice
@@ -96,7 +96,7 @@ def head_features(
 def head_examples(pool: RegionPool, sources: Sequence[Source], cache: FeatureCache) -> Examples:
     """Return the pictures of the pool that could be read and have regions.
 
-    Objects whose class cannot be told, and crowds, are ambiguous; objects of classes that are not detected are none.
+    Objects of uncertain class and crowds are ambiguous; objects of classes that are not detected are left out.
     """
     places = [{path: i for i, path in enumerate(source.truth.paths) if path is not None} for source in sources]
     starts = np.searchsorted(pool.pictures, np.arange(len(pool.paths) + 1)).tolist()
@@ -205,8 +205,8 @@ class Mining:
 def negatives(picture: Picture, limit: float) -> Mask:
     """Return which regions are negatives of which classes: bool [N, C].
 
-    Those whose IoU with every object of the class is below `limit`, where the class is known, except regions that
-    overlap an ambiguous object so far: it may be of the class, or not.
+    A region is a negative of a known class if its IoU with every object of the class, and with every ambiguous object,
+    is below `limit`.
     """
     near = iou(picture.boxes, picture.truth_boxes) >= np.float32(limit)  # [N, G]
     found = np.repeat(picture.known[None], len(picture.boxes), axis=0)

@@ -50,7 +50,7 @@ class Task(Protocol):
     def batches(self, first: int, last: int, rank: int, size: int) -> Iterator[Batch]:
         """Yield the mini-batches of steps first..last-1, of each the part of process `rank` of `size`.
 
-        Each is a function of its step alone; the tensors lie on the CPU, their first axis being the samples.
+        Each is a function of its step alone. The tensors lie on the CPU; their first axis is the samples.
         """
         ...
 
@@ -153,7 +153,7 @@ class Trainer:
         """Train until the last step; return the measures of the last validation.
 
         Raises: ValueError for a loss that is not finite, naming the mini-batch; MemoryError with what to lower;
-        KeyboardInterrupt or Terminated after a signal, a checkpoint being written.
+        KeyboardInterrupt or Terminated after a signal, when a checkpoint has been written.
         """
         batches = self.task.batches(self.done, self.steps, self.world.rank, self.world.size)
         with closing(self.folder), noted_signals() as signals, self._progress() as advance, self._enough_memory():

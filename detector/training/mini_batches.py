@@ -139,8 +139,8 @@ class RegionBatches:
     """Makes the mini-batch of a step from cropped regions, or from kept features; picklable, for worker processes.
 
     cache: the frozen layers' outputs, kept; frozen: the last of these layers where they are computed anew instead;
-    teachers: whose mean scores come with the regions, beside those that `cache` has where it is `scored`; device: where
-    frozen layers and teachers run.
+    scored: give the scores of the cache too; teachers: give their mean scores of each region; device: where frozen
+    layers and teachers run.
     """
 
     pool: RegionPool

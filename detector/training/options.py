@@ -18,7 +18,7 @@ GOOGLENET = {"network": ("googlenet",)}
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What the training loop depends on, whatever is trained. Raises ValueError for a value outside its range."""
+    """What the training loop depends on. Raises ValueError for a value outside its range."""
 
     steps: int = option(0, "mini-batches in all", low=0, off="as many as epochs takes")
     epochs: float = option(0.0, "passes over the data", low=0, high=1e6, needs={"steps": (0,)})
@@ -296,7 +296,7 @@ class PictureOptions(LoopOptions):
     photometric: bool = option(True, "change the colours at random", source="GoogLeNet section 6")
     interpolations: int = option(
         4,
-        "number of resizing methods, of which chance takes one; 1: bilinear alone",
+        "number of resizing methods to choose from at random; 1: bilinear alone",
         low=1,
         high=4,
         source="GoogLeNet section 6",

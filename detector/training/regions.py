@@ -1,8 +1,8 @@
 """The regions that R-CNN's fine-tuning draws from: ground truth and proposals of every picture, labelled by IoU.
 
-Data sets differ in what they label. `known` tells, picture by picture, for which classes a region without a label
-is known to be none of them: in Pascal VOC for its twenty, in a set that boxes only the one object of which a picture
-was taken, for that class alone. Everything else is masked: neither positive nor negative there.
+Data sets differ in what they label. `known` has the classes that each picture labels: in Pascal VOC its twenty, in a
+set that boxes only the object a picture was taken for, that class alone. A region without a label is none of these
+classes. Of all others it is masked: neither positive nor negative.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IGNORED = -1
 SAMPLES = "samples"
 FOREGROUND_IOU = 0.5  # R-CNN section 2.3: IoU >= 0.5 with a ground-truth box is a positive for that box's class
 JITTER = 0.25  # of a box's width or height that each of its sides moves by at most
-CONFIDENT = 5  # best learned proposals of a picture, of which the largest is taken for the object of its label
+CONFIDENT = 5  # best learned proposals of a picture; the largest of them is taken for the object of its label
 NEAR_IOU = 0.1  # of what a partly labelled set gives as background: parts of its labelled objects
 
 
@@ -81,9 +81,9 @@ class RegionPool:
         return digest.hexdigest()
 
     def known_of(self, rows: Longs) -> Flags:
-        """Return for regions `rows` the classes of which they are known to be none: bool [B, 1 + C].
+        """Return the classes that regions `rows` are known not to show, unless labelled so: bool [B, 1 + C].
 
-        They are those that their picture labels, and all of them for a region that shows an object of another class.
+        They are those that their picture labels; all of them for a region that shows an object of another class.
         """
         known = self.known[self.pictures[rows]]
         return known if self.other is None else known | self.other[rows, None]
@@ -157,7 +157,7 @@ def label_regions(boxes: Boxes, truth: Boxes, labels: Longs, crowd: Flags) -> tu
     """Return the label of each box [N, 4] and its best IoU with the ground truth [M, 4], by R-CNN's rule.
 
     labels: [M], of the ground truth. IoU >= 0.5: the label of the best overlap (the first of equals); otherwise
-    BACKGROUND. Boxes on a crowd, or on an object whose class cannot be told, are IGNORED.
+    BACKGROUND. Boxes on a crowd, or on an object of uncertain class, are IGNORED.
     """
     found = np.full(len(boxes), BACKGROUND, np.int64)
     best = np.zeros(len(boxes), np.float32)

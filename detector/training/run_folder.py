@@ -101,7 +101,7 @@ class RunFolder:
         return load_checkpoint(path) if path.is_file() else None
 
     def checkpoint(self, state: dict[str, Any], best: bool = False) -> None:
-        """Write the last checkpoint, or the best one. Raises: OSError, the one before being kept."""
+        """Write the last checkpoint, or the best one. Raises: OSError; the old one stays then."""
         save_checkpoint(self.path / (BEST if best else LAST), state)
 
     def open_log(self, step: int) -> None:

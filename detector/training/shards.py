@@ -102,7 +102,7 @@ def fingerprint_of(names: Names, sizes: Longs, labels: Longs, words: Sequence[st
 
 
 def numbered_classes(labels: Longs) -> tuple[str, ...]:
-    """Return the names "0".."C-1" of classes of which only the labels [N] are known; -1 counts as none."""
+    """Return the names "0".."C-1" of numbered classes, from their labels [N]; -1 counts as none."""
     return tuple(str(number) for number in range(int(labels.max(initial=-1)) + 1))
 
 
