@@ -38,7 +38,7 @@ from detector.runtimes.compiled import core
 from detector.runtimes.load import load_classifier
 from detector.runtimes.openvino import Requests
 from detector.warp import warp
-from detector.whole_crops import CONTEXT_MODEL, whole_picture
+from detector.whole_crops import CONTEXT_MODEL, image_views
 from eval.bootstrap import bootstrap_intervals
 from eval.comparison import compare_predictions
 from eval.detector_run import MIN_SCORE
@@ -197,7 +197,7 @@ def main() -> None:
                         regions = weigh(regions, of_boxes[own, None], share)
                     found.setdefault((side, method), {})[number] = detections(regions, o, overlap, power, soft)
             if whole:
-                seen = whole(whole_picture(image, whole.model.size))
+                seen = whole(image_views(image, whole.model.size))
                 for side in averages:  # on top of the last method, which takes all proposals
                     regions = Regions(proposals.boxes, sides[side][:, 1:], proposals.sources, size)
                     if of_boxes is not None:

@@ -19,7 +19,7 @@ import numpy as np
 import openvino as ov
 from machine import machine
 
-from detector.agreement import agreement, picture_paths, proposal_crops
+from detector.agreement import agreement, image_paths, proposal_crops
 from detector.datasets.read import read_dataset
 from detector.detections import Detections
 from detector.model import Model, find_model
@@ -100,7 +100,7 @@ def main() -> None:
         sys.exit(f"{args.data}: not there; this benchmark needs pictures with boxes")
     o = DetectOptions()
     model = find_model(args.model)
-    (crops,) = proposal_crops(picture_paths([]), model, (args.crops,), args.seed)
+    (crops,) = proposal_crops(image_paths([]), model, (args.crops,), args.seed)
     runners = {"f32": Runner(graph_of(model, False)), "bf16": Runner(graph_of(model, False), "bf16")}
     if model.quantized:
         runners["int8, intervals of its training"] = Runner(graph_of(model, True))

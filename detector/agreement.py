@@ -1,4 +1,4 @@
-"""How far two forms of one network agree on the same crops of real proposals."""
+"""Crops of real proposals, and how far two forms of one network agree on them: 8 bits, or an exported file."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from proposals.image_files import Problem, find_images, read_list
 from proposals.images import ImageError, read_image
 from proposals.selective.search import selective_search
 
+LIST_SUFFIX = ".txt"
+
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of the scores of two forms of a network, over `crops` crops."""
+    """How the scores of two forms of a network differ, over `crops` crops."""
 
     crops: int
     top: float  # share of the crops on which the highest score is of the same class
@@ -48,14 +50,11 @@ def agreement(found: Scores, reference: Scores) -> Agreement:
     return Agreement(len(found), float(same.mean()), float(difference.mean()), float(difference.max()))
 
 
-LIST_SUFFIX = ".txt"
-
-
-def picture_paths(names: Sequence[str]) -> list[Path]:
-    """Return the pictures that `names` stand for: pictures, folders, patterns, and lists (.txt, a path a line).
+def image_paths(names: Sequence[str]) -> list[Path]:
+    """Return the images that `names` stand for: images, folders, patterns, and lists (.txt, a path a line).
 
     The paths of a list are relative to its folder; no names stand for the bundled samples.
-    Raises: OSError when a list cannot be read, ValueError for a name without pictures.
+    Raises: OSError when a list cannot be read, ValueError for a name without images.
     """
     found: list[str] = []
     for name in names or [str(samples_folder())]:
@@ -63,16 +62,16 @@ def picture_paths(names: Sequence[str]) -> list[Path]:
         if path.suffix.casefold() == LIST_SUFFIX and path.is_file():
             listed = [str(path.parent / line) for _, line in read_list(path)]
             if not listed:
-                raise ValueError(f"{path}: an empty list; give a path of a picture a line")
+                raise ValueError(f"{path}: an empty list; give a path of an image a line")
             found += listed
         else:
             found.append(name)
-    pictures: list[Path] = []
+    images: list[Path] = []
     for item in chain.from_iterable(map(find_images, found)):
         if isinstance(item, Problem):
             raise ValueError(f"{item.name}: {item.reason}")
-        pictures.append(item)
-    return list(dict.fromkeys(pictures))
+        images.append(item)
+    return list(dict.fromkeys(images))
 
 
 def proposal_crops(
@@ -83,11 +82,11 @@ def proposal_crops(
     advance: Callable[[int], None] = lambda steps: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[Crops, ...]:
-    """Return disjoint sets of about `counts` crops of random proposals, spread over the pictures: uint8 [N, S, S, 3].
+    """Return disjoint sets of about `counts` crops of random proposals, spread over the images: uint8 [N, S, S, 3].
 
-    More pictures than the largest count are drawn from; `advance` is called after each picture, `note` is told of one
-    that cannot be read. The same paths, counts and seed give the same crops.
-    Raises: ValueError where no picture has a proposal.
+    Of more images than the largest count, so many are drawn. `advance` is called after each image, `note` with a line
+    about one that cannot be read. The same paths, counts and seed give the same crops.
+    Raises: ValueError where no image has a proposal.
     """
     rng = np.random.default_rng(seed)
     most = max(counts)
@@ -109,5 +108,5 @@ def proposal_crops(
     empty = np.zeros((0, model.size, model.size, 3), np.uint8)
     sets = tuple(np.concatenate([empty, *part])[:count] for part, count in zip(parts, counts, strict=True))
     if not all(len(crops) for crops in sets):
-        raise ValueError("these pictures have too few proposals; give more or larger ones")
+        raise ValueError("these images have too few proposals; give more or larger ones")
     return sets

@@ -1,4 +1,4 @@
-"""The frozen result of the detector on one picture: boxes, scores, classes, and the proposals they come from."""
+"""The frozen result of the detector on one image: boxes, scores, classes, and the proposals they come from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from proposals.types import SOURCE_NAMES, Sources
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Classified boxes of one picture, in any order.
+    """Classified boxes of one image, in any order.
 
     boxes: float32 [N, 4], half-open pixels of the original image; scores: float32 [N], 0..1; labels: int64 [N],
     1..len(class_names) (0 is background and never detected); sources: uint8 [N], SELECTIVE_SEARCH, MULTIBOX or
@@ -66,7 +66,7 @@ class Detections:
 
     @classmethod
     def empty(cls, image_size: tuple[int, int], class_names: tuple[str, ...]) -> Detections:
-        """Return no detections on a picture of `image_size` (width, height)."""
+        """Return no detections on an image of `image_size` (width, height)."""
         return cls(
             np.zeros((0, 4), np.float32),
             np.zeros(0, np.float32),
@@ -78,7 +78,7 @@ class Detections:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Detections]) -> Detections:
-        """Return the detections of all `parts` of one picture, in their order.
+        """Return the detections of all `parts` of one image, in their order.
 
         Raises: ValueError for no parts, or parts that differ in image size or class names.
         """

@@ -19,17 +19,17 @@ from detector.runtimes.base import Classifier, Deltas, Scores
 from detector.runtimes.load import load_classifier
 from detector.warp import warp
 from detector.weights import forget
-from detector.whole_crops import CONTEXT_MODEL, whole_picture
+from detector.whole_crops import CONTEXT_MODEL, image_views
 from proposals.images import Image, check_image
 from proposals.proposer import make_proposer
 from proposals.types import Proposals
 
-VIEWS = 4  # of a picture for its context
+VIEWS = 4  # of an image for its context
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What every stage made of one picture, for teaching and measuring; seconds per stage by the wall clock."""
+    """What every stage made of one image, for teaching and measuring; seconds per stage by the wall clock."""
 
     proposals: Proposals
     crops: int  # that were classified, by all networks together
@@ -41,7 +41,7 @@ class Trace:
 
 
 class Detector:
-    """The whole pipeline with its networks loaded; one object serves any number of pictures."""
+    """The whole pipeline with its networks loaded; one object serves any number of images."""
 
     def __init__(self, options: DetectOptions | None = None) -> None:
         """Load the network that `options` name (default: the defaults of DetectOptions).
@@ -132,7 +132,7 @@ class Detector:
         if proposals.objectness is not None:
             regions = weigh(regions, proposals.objectness[:, None], o.objectness)
         if self.whole is not None:
-            regions = weigh(regions, in_context(self.whole(whole_picture(image, self.whole.model.size))), o.context)
+            regions = weigh(regions, in_context(self.whole(image_views(image, self.whole.model.size))), o.context)
         found = suppress(regions, o.nms, o.threshold, o.top)
         if deltas is not None:
             found = regress(found, o.nms)
@@ -148,7 +148,7 @@ class Detector:
         if o.objectness and o.proposals != "ss":
             after.append(f"scores weighed by objectness to the power {o.objectness:g}")
         if self.whole is not None:
-            after.append(f"scores weighed by {self.whole.model.name} of the whole picture to the power {o.context:g}")
+            after.append(f"scores weighed by {self.whole.model.name} of the whole image to the power {o.context:g}")
         if o.vote:
             after.append(f"boxes vote from IoU {o.vote:g}")
         return "; ".join([self.proposer.describe(), *members, *after])

@@ -1,7 +1,8 @@
 """The ensemble of section 8: the scores of several networks in one; and a cascade, which spares background.
 
-All networks have one vote, those that share a file too. A network that was shown background says of a region how much
-of it is an object, and of which class. One that was not, as ImageNet's classes have none, is asked for the class alone.
+Each network has one vote, also where several share a file. A network that was trained with background says how much of
+a region is an object, and of which class. One without, such as a zero-shot network of ImageNet's classes, is asked for
+the class alone.
 
 The cascade is ours, not the paper's: a region that the first network calls background with high confidence is not
 shown to the others. Its first network's scores stand alone then.

@@ -63,23 +63,19 @@ TOLERANCES = {
 }
 
 
-def export(model: Model, out: Path, precision: str = "f32", batch: int | None = None) -> None:
+def export(
+    model: Model, out: Path, precision: str = "f32", batch: int | None = None, crops: Crops | None = None
+) -> Agreement | None:
     """Write `model` to `out` (.onnx, or .xml with a .bin beside it); batch None: any.
 
-    Raises: ValueError for a combination that does not exist, missing packages or damaged weights; OSError when the
-    file cannot be written. An earlier file of that name stays as it is then.
+    crops: the file is kept only where it agrees with our runtime on them, and how far is returned.
+    Raises: ValueError for a combination that does not exist, missing packages, damaged weights, or a file that differs
+    by more than `TOLERANCES`; OSError when it cannot be written. An earlier file of that name stays as it is then.
     """
     with _new(out) as temporary:
         _write(model, temporary, precision, batch)
-
-
-def export_checked(model: Model, out: Path, precision: str, batch: int | None, crops: Crops) -> Agreement:
-    """Write `model` to `out` as `export` does, but keep it only where it agrees with our runtime on `crops`.
-
-    Raises: what `export` raises; ValueError when it differs by more than `TOLERANCES` says.
-    """
-    with _new(out) as temporary:
-        _write(model, temporary, precision, batch)
+        if crops is None:
+            return None
         result = compare(model, temporary, precision, crops)
         check(result, out, precision)
     return result
@@ -314,19 +310,19 @@ def _main(argv: Sequence[str] | None) -> int:
     if not args.check:
         check_target(args.out)
     model = find_model(args.model)
-    from detector.agreement import picture_paths, proposal_crops
+    from detector.agreement import image_paths, proposal_crops
 
     console = Console(PROGRAM, args.quiet)
-    (crops,) = proposal_crops(picture_paths([]), model, (CROPS,), args.seed)
+    (crops,) = proposal_crops(image_paths([]), model, (CROPS,), args.seed)
+    agreed: Agreement | None
     if args.check:
-        result = compare(model, args.out, args.precision, crops)
-        check(result, args.out, args.precision)
+        check(agreed := compare(model, args.out, args.precision, crops), args.out, args.precision)
     else:
-        result = export_checked(model, args.out, args.precision, args.batch, crops)
+        agreed = export(model, args.out, args.precision, args.batch, crops)
         files = [args.out, args.out.with_suffix(".bin")] if args.out.suffix == IR else [args.out]
         megabytes = sum(file.stat().st_size for file in files) / 1e6
         console.note(f"wrote {' and '.join(map(str, files))} ({megabytes:.1f} MB)")
-    console.note(f"against our runtime, {args.precision}, {result}")
+    console.note(f"against our runtime, {args.precision}, {agreed}")
     return 0
 
 

@@ -124,7 +124,7 @@ def join(
 
 
 def _save(path: Path, arrays: Mapping[str, npt.NDArray[Any]], members: Sequence[Model]) -> Model:
-    return save_weights(path, arrays, replace(members[0], members=len(members), has_box_regression=False))
+    return save_weights(path, arrays, replace(members[0], members=len(members), has_box_regression=False, cascade=0.0))
 
 
 def make_parser() -> Parser:
@@ -149,9 +149,9 @@ def _main(argv: Sequence[str] | None) -> int:
     members = [find_model(name) for name in args.members]
     base = replace(find_model(args.base), size=members[0].size)
     check_shared(members)
-    from detector.agreement import picture_paths, proposal_crops
+    from detector.agreement import image_paths, proposal_crops
 
-    paths = picture_paths(args.pictures)
+    paths = image_paths(args.pictures)
     with console.progress("proposals", min(len(paths), args.crops)) as advance:
         (crops,) = proposal_crops(paths, base, (args.crops,), args.seed, advance, console.notice)
     with console.progress("calibrate", len(crops)) as advance:

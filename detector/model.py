@@ -120,7 +120,7 @@ class Spec:
 
     @property
     def knows_background(self) -> bool:
-        """Whether it was shown background. ImageNet's classes have none: theirs is the leaves below no DET class."""
+        """Whether it was trained with background. One of ImageNet's classes was not: it counts other leaves as that."""
         return self.outputs != "imagenet"
 
     @property
@@ -163,7 +163,7 @@ class Model(Spec):
 
     name: str
     file: str  # a path, or "" for torchvision's download
-    sha256: str = ""  # of the file; "" where nobody recorded it (a file of the user's)
+    sha256: str = ""  # of the file; "" where it is not recorded (a file of the user's)
     about: str = ""
     quantized: bool = False  # whether the file holds the intervals that an 8-bit run needs
     has_box_regression: bool = False  # whether the file holds one too (R-CNN appendix C)

@@ -16,13 +16,13 @@ from detector.runtimes.base import Deltas, Scores
 from proposals.boxes import Boxes, Floats, Indices, apply_deltas, descending, iou, nms_per_class
 from proposals.types import Sources
 
-LEAST_SEEN = 0.01  # that a picture says of a class: no class goes for it alone
+LEAST_SEEN = 0.01  # of a class in an image: context alone rules no class out
 VOTE_POWER = 2  # of the scores, ours; 1 in arXiv:1505.01749
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """All regions of a picture with the scores of all classes, before any is left out.
+    """All regions of an image with the scores of all classes, before any is left out.
 
     boxes: [N, 4]; scores: float32 [N, classes], background left out; sources: [N]; image_size: (width, height);
     deltas: [N, classes, 4] of the box regression, None without; power: that of the networks' part in the scores.
@@ -84,7 +84,7 @@ class Candidates:
 def weigh(regions: Regions, weights: Floats, share: float) -> Regions:
     """Return the scores as scores^(1 - share) * weights^share: geometric means.
 
-    weights: [N, 1], the objectness of the proposals, or [1, classes] of the picture, as `in_context`; share: 0..1.
+    weights: [N, 1], the objectness of the proposals, or [1, classes] of the image, as `in_context`; share: 0..1.
     """
     if not share:
         return regions
@@ -93,9 +93,9 @@ def weigh(regions: Regions, weights: Floats, share: float) -> Regions:
 
 
 def in_context(seen: Scores) -> Floats:
-    """Return what the picture as a whole says of each class, from 0.01: float32 [1, classes], for `weigh`.
+    """Return the score of each class in the image as a whole, at least 0.01: float32 [1, classes], for `weigh`.
 
-    seen: scores [P, 1 + classes] of views of the picture (`detector.whole_crops.whole_picture`), whose mean counts.
+    seen: scores [P, 1 + classes] of views of the image (`detector.whole_crops.image_views`), whose mean counts.
     """
     return np.asarray(np.clip(seen[:, 1:].mean(axis=0, keepdims=True), LEAST_SEEN, 1), np.float32)
 
@@ -113,7 +113,7 @@ def regress(found: Candidates, overlap: float) -> Candidates:
     """Return the candidates moved by the deltas of their class, and suppressed once more.
 
     As `rcnn_test_bbox_regressor.m` does: after non-maximum suppression, as boxes that stood apart may now be one. The
-    scores stay those of the unmoved regions. Boxes of which nothing lies in the picture are left out.
+    scores stay those of the unmoved regions. Boxes of which nothing lies in the image are left out.
     """
     moved = found.regions.moved(found.rows, found.columns)
     shown = ((moved[:, 2:] - moved[:, :2]) > 0).all(axis=1)
@@ -151,7 +151,7 @@ def voted_boxes(boxes: Boxes, voters: Boxes, scores: Floats, overlap: float, pow
 
 
 def soften(found: Candidates, overlap: float, threshold: float) -> Candidates:
-    """Return the candidates, the scores of those that lie on a better one of their class lowered.
+    """Return the candidates with lower scores where they lie on a better one of their class.
 
     Votes move boxes of a class onto each other that suppression had told apart. The factor is 1 - IoU, with the largest
     IoU, of `overlap` or more, that a box has with any better one; of equal scores the first is the better. It is one of

@@ -242,9 +242,9 @@ def _main(argv: Sequence[str] | None) -> int:
         raise UsageError(f"--out {args.out}: is the model itself; give another name")
     if model.quantized:
         console.note(f"{model.name} has intervals already; they are replaced")
-    from detector.agreement import picture_paths, proposal_crops
+    from detector.agreement import image_paths, proposal_crops
 
-    paths = picture_paths(args.pictures)
+    paths = image_paths(args.pictures)
     if not args.pictures:
         console.note(f"calibrating on the {len(paths)} bundled samples only, which is few; --pictures takes your own")
     with console.progress("proposals", min(len(paths), max(args.crops, args.held_out))) as advance:

@@ -77,7 +77,7 @@ def warp(
     """Return the crops of `boxes` as the network sees them: uint8 [N, size, size, 3], RGB.
 
     image: uint8 RGB [H, W, 3]; boxes: [N, 4], half-open pixels of the image; fill: the colour where the context
-    leaves the picture (the mean, so that it is zero after normalisation); out: where to put them (a small array that
+    leaves the image (the mean, so that it is zero after normalisation); out: where to put them (a small array that
     is used again stays in the cache, where a large new one costs three times the resizing). Bilinear without
     antialiasing, as Caffe. Raises: ValueError for an `out` of another shape or type.
     """

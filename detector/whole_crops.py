@@ -1,4 +1,4 @@
-"""The crops of a whole picture: 1, 10 or 144 that a classifier is tested on (GoogLeNet, section 7 and Table 3).
+"""The crops of a whole image: 1, 10 or 144 that a classifier is tested on (GoogLeNet, section 7 and Table 3).
 
 All numbers of the paper are for crops of 224 pixels. A network of another input size gets every one of them in
 proportion, rounded half up: with crops of 299 pixels the shorter side 256 becomes 342. The four views that tell a
@@ -16,24 +16,24 @@ import numpy.typing as npt
 from proposals.images import Image, check_image
 
 CROPS = (1, 10, 144)  # Table 3
-CONTEXT_MODEL = "inception_v3@299"  # the best classifier of whole pictures that ships (docs/models.md)
+CONTEXT_MODEL = "inception_v3@299"  # the best classifier of whole images that ships (docs/models.md)
 PAPER_SIZE = 224
 SHORTER_SIDES = (256, 288, 320, 352)  # section 7: four scales
 KRIZHEVSKY_SIDE = SHORTER_SIDES[0]  # 1 and 10 crops: one scale, its centre square (Krizhevsky et al. 2012, section 4.1)
-MAX_ASPECT = 100  # of a picture, which bounds what it grows to at the largest scale
+MAX_ASPECT = 100  # of an image, which bounds what it grows to at the largest scale
 
 Crops = npt.NDArray[np.uint8]  # [N, size, size, 3] RGB
 
 
 def protocol_crops(image: Image, size: int, crops: int) -> Crops:
-    """Return the test crops of one picture, over which the softmax scores are averaged: uint8 [crops, size, size, 3].
+    """Return the test crops of one image, over which the softmax scores are averaged: uint8 [crops, size, size, 3].
 
     image: uint8 RGB [H, W, 3]; size: side of the crops in pixels; crops: 1, 10 or 144.
-    1: the centre of the picture at shorter side 256. 10: top left, top right, bottom left, bottom right and centre of
+    1: the centre of the image at shorter side 256. 10: top left, top right, bottom left, bottom right and centre of
     the centre 256 square, then their mirrors (Krizhevsky et al. 2012). 144: at each of four scales the left, centre
-    and right square (top, centre and bottom in an upright picture), of each square those five crops and the square
+    and right square (top, centre and bottom in an upright image), of each square those five crops and the square
     itself resized, 72 in all, then their mirrors in the same order (GoogLeNet, section 7).
-    Raises: ValueError for another array or number of crops, a size below 1, or a picture more than 100 times as long
+    Raises: ValueError for another array or number of crops, a size below 1, or an image more than 100 times as long
     as wide.
     """
     check_image(image)
@@ -98,8 +98,8 @@ def _corners_and_centre(square: Image, size: int) -> list[Image]:
     return [square[y : y + size, x : x + size] for x, y in corners]
 
 
-def whole_picture(image: Image, size: int) -> npt.NDArray[np.uint8]:
-    """Return the picture, its middle square, and both mirrored, stretched to a square: uint8 [4, size, size, 3]."""
+def image_views(image: Image, size: int) -> npt.NDArray[np.uint8]:
+    """Return the image, its middle square, and both mirrored, stretched to a square: uint8 [4, size, size, 3]."""
     height, width = image.shape[:2]
     short = min(height, width)
     x, y = (width - short) // 2, (height - short) // 2

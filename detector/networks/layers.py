@@ -147,7 +147,7 @@ Shape = tuple[int, int, int]  # channels, rows, columns
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stretch of layers costs for one picture; `output` is the shape that leaves it."""
+    """What a stretch of layers costs for one image; `output` is the shape that leaves it."""
 
     output: Shape
     weights: int

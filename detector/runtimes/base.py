@@ -16,7 +16,7 @@ Scores = npt.NDArray[np.float32]  # [N, 1 + classes], column 0 is background
 Deltas = npt.NDArray[np.float32]  # [N, classes, 4]: where the box regression moves a region (R-CNN, appendix C)
 WriteCrops = Callable[[int, int, Crops], object]  # (start, stop, out): puts crops start..stop into out
 
-CPU_BATCH = 8  # crops at a time on a CPU where nobody asks otherwise: the fastest measured
+CPU_BATCH = 8  # crops at a time on a CPU by default: the fastest measured
 DET, IMAGENET = "det", "imagenet"  # what scores are of: background and the 200 detection classes, or ImageNet's 1,000
 
 
@@ -43,7 +43,7 @@ class Classifier(Protocol):
     def score(self, count: int, write: WriteCrops) -> Outputs:
         """Return the scores of `count` crops that `write` makes where the network wants them, a batch at a time.
 
-        So the crops of a picture need not all be there at once, and are made while the network works.
+        So the crops of an image need not all be there at once, and are made while the network works.
         """
         ...
 

@@ -50,7 +50,7 @@ class OnnxClassifier:
         source = sources[0]
         self._whole = source.type == "tensor(uint8)"
         if len(sources) != 1 or len(source.shape) != 4 or source.type not in ("tensor(uint8)", "tensor(float)"):
-            raise ValueError(f"{path}: must take one array of pictures, uint8 NHWC or float32 NCHW")
+            raise ValueError(f"{path}: must take one array of images, uint8 NHWC or float32 NCHW")
         batch, side = source.shape[0], source.shape[1 if self._whole else 2]
         fixed = isinstance(side, int)
         self.model = OnnxModel(path.name, side if fixed and not size else size or SIZE, fixed)

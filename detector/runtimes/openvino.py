@@ -101,7 +101,7 @@ class OpenVinoFeatures:
 def checked_precision(model: Model, precision: str) -> str:
     """Return f32, bf16 or int8; `auto`: int8 where the file holds intervals, else bf16 where the CPU has it, else f32.
 
-    Raises: ValueError for a precision that there is not, or that this model has not.
+    Raises: ValueError for an unknown precision, or one that this model has not.
     """
     eight_bits = model.quantized and not has_lrn(model.layers)
     if precision == "auto":
@@ -172,7 +172,7 @@ class Requests:
                         idle.append(_collected(busy, rows))
                     request = idle.pop()
                     stop = min(start + batch, count)
-                    write(start, stop, request.crops[: stop - start])  # rows beyond hold older crops; nobody reads them
+                    write(start, stop, request.crops[: stop - start])  # the rows beyond, older crops, are not read
                     busy.append((request, start))  # before it runs: an interrupt in between must not leave it running
                     request.run.start_async()
                 while busy:

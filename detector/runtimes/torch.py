@@ -19,7 +19,7 @@ from detector.networks.torch_module import Scorer, load_into, torch_network, wit
 from detector.runtimes.base import CPU_BATCH, DET, Crops, Outputs, Scores, WriteCrops, summed_leaves
 from detector.weights import load_weights
 
-CUDA_BATCH = 256  # crops at a time on a GPU where nobody asks otherwise
+CUDA_BATCH = 256  # crops at a time on a GPU by default
 
 # torchvision's GoogLeNet takes ImageNet-normalised input and, with `transform_input`, turns it into (x - 0.5) / 0.5
 # itself; without it, the input (pixel - 127.5) / 127.5 is the same thing (torchvision/models/googlenet.py).
@@ -79,7 +79,7 @@ class TorchClassifier:
         batch_size: crops at a time, 0 for 8 on the CPU and 256 on CUDA; network: a module in place of the one that
         `model` names, copied; one in training, or of random weights; deltas: make those of the box regression too;
         compiled: through torch.compile, which takes minutes.
-        Raises: ValueError without CUDA, for a precision that there is not, or damaged weights.
+        Raises: ValueError without CUDA, for an unknown precision, or damaged weights.
         """
         self._on = _Device(device, precision, batch_size)
         self.model, self.precision, self.batch_size = model, self._on.precision, self._on.batch_size
@@ -140,7 +140,7 @@ class TorchFeatures:
     ) -> None:
         """cut: one or several numbers of layers; scores: compute the network's own softmax scores too.
 
-        Raises: ValueError without CUDA, for a precision that there is not, or damaged weights.
+        Raises: ValueError without CUDA, for an unknown precision, or damaged weights.
         """
         self._on = _Device(device, precision, batch_size)
         self.model, self.precision = model, self._on.precision

@@ -20,7 +20,7 @@ from detector.postprocess import Regions, in_context, soften, suppress, vote, vo
 from detector.runtimes.load import load_classifier
 from detector.warp import warp
 from detector.weights import save_weights
-from detector.whole_crops import CONTEXT_MODEL, whole_picture
+from detector.whole_crops import CONTEXT_MODEL, image_views
 from proposals.boxes import from_xywh, iou
 from proposals.opencv import selective_search_opencv
 from proposals.proposer import make_proposer
@@ -191,7 +191,7 @@ def test_the_picture_as_a_whole_weighs_the_classes():
     inside = Detector(options)
     proposals = inside.propose(image).top(40)
     scores = inside.score(image, proposals).scores
-    seen = load_classifier(find_model(CONTEXT_MODEL), "openvino", "cpu", "auto", 4)(whole_picture(image, 299))
+    seen = load_classifier(find_model(CONTEXT_MODEL), "openvino", "cpu", "auto", 4)(image_views(image, 299))
     regions = Regions(proposals.boxes, scores[:, 1:], proposals.sources, (image.shape[1], image.shape[0]))
     weighed = weigh(regions, in_context(seen), 0.25)
     found = suppress(weighed, options.nms, options.threshold, options.top)
@@ -201,7 +201,7 @@ def test_the_picture_as_a_whole_weighs_the_classes():
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.boxes, expected.boxes)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
-    assert "; scores weighed by inception_v3 of the whole picture to the power 0.25; " in inside.describe()
+    assert "; scores weighed by inception_v3 of the whole image to the power 0.25; " in inside.describe()
     cat = det_names().index("domestic cat")
     ranks = [(of.max(axis=0) > of[:, cat].max()).sum() for of in (regions.scores, weighed.scores)]
     assert ranks[1] <= ranks[0]  # the picture shows a cat

@@ -9,7 +9,7 @@ import pytest
 
 from detector import export
 from detector.agreement import Agreement, agreement
-from detector.export import check, export_checked, main, run_file
+from detector.export import check, main, run_file
 from detector.model import Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
@@ -65,7 +65,7 @@ def test_onnx_takes_any_batch_and_gives_the_same_scores(leaves, crops, tmp_path)
     import onnxruntime
 
     out = tmp_path / "a.onnx"
-    result = export_checked(leaves, out, "f32", None, crops)
+    result = export.export(leaves, out, "f32", None, crops)
     assert result.crops == 7 and result.largest < 1e-5
     session = onnxruntime.InferenceSession(out.read_bytes(), providers=["CPUExecutionProvider"])
     one, five = (session.run(None, {"crops": crops[:n]})[0] for n in (1, 5))
@@ -85,20 +85,20 @@ def test_onnx_in_8_bits_stores_bytes_and_stays_close(own, crops, tmp_path):
     import onnx
 
     out = tmp_path / "a.onnx"
-    result = export_checked(own, out, "int8", None, crops)
+    result = export.export(own, out, "int8", None, crops)
     assert result.mean < 1e-3
     kinds = [node.op_type for node in onnx.load(out).graph.node]
     n = len(list(convolutions(own.layers)))
     # input and all outputs but the classifier's; kernels besides
     assert kinds.count("QuantizeLinear") == n and kinds.count("DequantizeLinear") == 2 * n
-    export_checked(own, tmp_path / "f.onnx", "f32", None, crops)
+    export.export(own, tmp_path / "f.onnx", "f32", None, crops)
     assert out.stat().st_size < 0.6 * (tmp_path / "f.onnx").stat().st_size
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
 def test_openvino_ir_takes_any_batch(own, crops, tmp_path, precision):
     out = tmp_path / "a.xml"
-    result = export_checked(own, out, precision, None, crops)
+    result = export.export(own, out, precision, None, crops)
     assert result.top == 1 or precision != "f32"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "a.xml"]
     np.testing.assert_allclose(run_file(out, crops[:1], precision)[0], run_file(out, crops, precision)[0], atol=1e-5)
@@ -106,7 +106,7 @@ def test_openvino_ir_takes_any_batch(own, crops, tmp_path, precision):
 
 def test_fixed_batch_is_fixed_in_the_file(leaves, crops, tmp_path):
     out = tmp_path / "a.xml"
-    assert export_checked(leaves, out, "f32", 4, crops).largest < 1e-5
+    assert export.export(leaves, out, "f32", 4, crops).largest < 1e-5
     assert list(core().read_model(out).input(0).get_shape()) == [4, SIZE, SIZE, 3]
 
 
@@ -123,7 +123,7 @@ def test_what_differs_is_not_kept_and_the_old_file_stays(leaves, crops, tmp_path
     out.write_text("old")
     monkeypatch.setitem(export.TOLERANCES, "f32", export.Tolerance(-1, 1))
     with pytest.raises(ValueError, match=r"a\.xml: differs from our runtime beyond the tolerance of f32"):
-        export_checked(leaves, out, "f32", None, crops)
+        export.export(leaves, out, "f32", None, crops)
     assert out.read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["a.xml"]
 
 

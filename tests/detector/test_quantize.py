@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save
 
-from detector.agreement import picture_paths, proposal_crops
+from detector.agreement import image_paths, proposal_crops
 from detector.model import Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.layers import convolutions
@@ -148,13 +148,13 @@ def test_pictures_from_lists_folders_and_names(tmp_path):
     (tmp_path / "one.jpg").write_bytes(sample_path("dog").read_bytes())
     (tmp_path / "list.txt").write_text("\none.jpg\n", encoding="utf-8")
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
-    assert picture_paths([str(tmp_path / "list.txt")]) == [tmp_path / "one.jpg"] == picture_paths([str(tmp_path)])
-    assert len(picture_paths([])) == 11
+    assert image_paths([str(tmp_path / "list.txt")]) == [tmp_path / "one.jpg"] == image_paths([str(tmp_path)])
+    assert len(image_paths([])) == 11
     for name, reason in (("empty.txt", "an empty list"), ("missing.jpg", "no such file")):
         with pytest.raises(ValueError, match=reason):
-            picture_paths([str(tmp_path / name)])
+            image_paths([str(tmp_path / name)])
     with pytest.raises(ValueError, match="-: no such file"):
-        picture_paths(["-"])
+        image_paths(["-"])
 
 
 def test_the_command_says_what_it_made(model, tmp_path, capsys):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.whole_crops import CROPS, in_proportion, protocol_crops, whole_picture
+from detector.whole_crops import CROPS, image_views, in_proportion, protocol_crops
 
 
 def coordinates(width, height):
@@ -135,7 +135,7 @@ def test_views_for_context_by_hand(upright: bool) -> None:
     """Of a picture twice as long as high, whose quarters have the grey values 10, 20, 30 and 40."""
     image = np.repeat(np.repeat(np.array([10, 20, 30, 40], np.uint8), 8)[None, :, None], 16, axis=0)
     image = np.repeat(image.transpose(1, 0, 2) if upright else image, 3, axis=2)
-    views = whole_picture(image, 8)
+    views = image_views(image, 8)
     assert views.shape == (4, 8, 8, 3) and views.dtype == np.uint8
     lines = views[:, :, 0, 0] if upright else views[:, 0, :, 0]
     assert lines[0].tolist() == [10, 10, 20, 20, 30, 30, 40, 40]
@@ -145,4 +145,4 @@ def test_views_for_context_by_hand(upright: bool) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (700, 500)])
 def test_views_of_any_picture(size: tuple[int, int]) -> None:
-    assert whole_picture(np.zeros((*size, 3), np.uint8), 75).shape == (4, 75, 75, 3)
+    assert image_views(np.zeros((*size, 3), np.uint8), 75).shape == (4, 75, 75, 3)

@@ -19,7 +19,7 @@ from detector.cli.train import main, read_config
 from detector.datasets.class_maps import AMBIGUOUS
 from detector.datasets.read import read_dataset
 from detector.detector import Detector
-from detector.export import export_checked, run_file
+from detector.export import export, run_file
 from detector.model import Model, Spec, find_model
 from detector.networks.googlenet import googlenet
 from detector.networks.torch_module import fold, training_network
@@ -225,7 +225,7 @@ def test_exported_files_have_the_same_scores(model: Model, crops: np.ndarray, tm
         for package in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(package)
     out = tmp_path / f"svm{suffix}"
-    export_checked(model, out, "f32", None, crops)
+    export(model, out, "f32", None, crops)
     np.testing.assert_allclose(run_file(out, crops, "f32"), expected_scores(model, pooled(model, crops)), atol=1e-4)
 
 
