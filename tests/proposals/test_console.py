@@ -109,7 +109,7 @@ def test_errors_of_closed_streams_keep_their_status() -> None:
     assert with_streams(wrong, "2>&-") == (1, "", "")
     status, out, err = with_streams(wrong, ">&-")
     assert (status, out) == (1, "") and "nowhere.json" in err and err.count("\n") == 1
-    assert with_streams([*wrong, "--workers", "0"], "2>&-") == (2, "", "")
+    assert with_streams([*wrong, "--workers=-1"], "2>&-") == (2, "", "")
 
 
 @pytest.mark.parametrize("package", ["proposals", "detector"])

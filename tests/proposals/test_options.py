@@ -41,7 +41,7 @@ def test_a_file_overrides_and_integers_serve_as_floats(tmp_path):
         ("batch_size = 100000000", r"batch_size must lie in 0\.\.1024"),
         ("superpixel_scale = 0", r"superpixel_scale must lie in 1\.\.100"),
         ("seed = -1", "seed must be at least 0, got -1"),
-        ('proposals = "rpn"', "proposals must be one of ss, multibox, both, got 'rpn'"),
+        ('backend = "gpu"', "backend must be one of own, opencv, got 'gpu'"),
         ("threshold = ", "not valid TOML"),
     ],
 )
