@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING
 
 from proposals.exchange import MATLAB, PICKLE, read_mat, read_pickle
 from proposals.image_files import SUFFIXES
 from proposals.images import Image
-from proposals.proposer import Key
 from proposals.store import ProposalStore
 from proposals.types import Proposals
+
+if TYPE_CHECKING:
+    from proposals.proposer import Key
 
 Size = tuple[int, int]
 Likeness = tuple[bool, int, bool, bool]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
-from detector.multibox import Arrays, MultiBoxWeights
 from detector.networks.openvino_graph import features_model
 from detector.runtimes.compiled import compiled_model
 from detector.weights import load_weights
 from proposals.boxes import Floats
+
+if TYPE_CHECKING:
+    from detector.multibox import Arrays, MultiBoxWeights
 
 
 class MultiBoxNetwork:
