@@ -59,7 +59,7 @@ class StoredProposals:
 
     def __call__(self, image: Image, path: Path | None = None) -> Proposals:
         if path is None:
-            raise MissingError(f"{self.file} finds regions by an image's name, which this one has not")
+            raise MissingError(f"{self.file} finds proposals by the name of a picture's file; this picture has none")
         return self.of(path, (image.shape[1], image.shape[0]))
 
     def of(self, path: PurePath, size: Size | None = None) -> Proposals:
@@ -71,14 +71,14 @@ class StoredProposals:
         name = self.find(path, size)
         other = self._asked.setdefault(name, path)
         if other != path:
-            raise ValueError(f"{self.file} has one {name}, which may be this one or {other}")
+            raise ValueError(f"{self.file} has one {name}, which may be this picture or {other}")
         found = self._rows[name]
         if size is not None:
             own = self._size(name) or size
             if own != size:
-                raise ValueError(f"{self.file} has it with {own[0]} x {own[1]} pixels, it has {size[0]} x {size[1]}")
+                raise ValueError(f"{self.file} has it with {own[0]} x {own[1]} pixels, not {size[0]} x {size[1]}")
             if len(found) and (found.boxes.max(axis=0)[2:] > size).any():
-                raise ValueError(f"{self.file} has boxes of it beyond its {size[0]} x {size[1]} pixels")
+                raise ValueError(f"{self.file} has boxes of this picture beyond its {size[0]} x {size[1]} pixels")
         return found
 
     def has(self, path: PurePath, size: Size | None = None) -> bool:
@@ -102,9 +102,9 @@ class StoredProposals:
         found = [name for name, like in likeness.items() if like == best]
         if best is None or (best < FOLDER and (size is None or self._size(found[0]) != size)):
             example = f" (it has {next(iter(self._rows))}, ...)" if self._rows else ""
-            raise MissingError(f"{self.file} has no proposals of it{example}")
+            raise MissingError(f"{self.file} has no proposals of this picture{example}")
         if len(found) > 1:
-            raise ValueError(f"{self.file} has {found[0]} and {found[1]}, which both may be it; give a longer path")
+            raise ValueError(f"{self.file} has {found[0]} and {found[1]}; both may be it; give a longer path")
         return found[0]
 
     def _size(self, name: str) -> Size | None:

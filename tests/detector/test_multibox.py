@@ -290,6 +290,19 @@ def test_pictures_of_any_shape(multibox: MultiBox, shape: tuple[int, int]) -> No
     assert (found.boxes[:, 2:] - found.boxes[:, :2] >= 1 - 1e-4).all()
 
 
+def test_the_weights_are_read_and_the_trunk_is_hashed_once(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = damaged(run, tmp_path / "same.safetensors", lambda arrays, metadata: None)
+    hashed: list[str] = []
+    monkeypatch.setattr(
+        "detector.multibox.file_digest", lambda model: (hashed.append(model.file), file_digest(model))[1]
+    )
+    load_multibox(path)  # as eval.map does for its key
+    MultiBox(load_multibox(path), "f32")(small_dog())
+    assert len(hashed) == 1
+
+
 def test_what_is_no_picture_is_refused(multibox: MultiBox) -> None:
     with pytest.raises(ValueError, match="an image must be uint8 RGB"):
         multibox(np.zeros((10, 10), np.uint8))

@@ -203,12 +203,12 @@ def test_pictures_that_the_file_lacks_or_has_in_another_size_are_left_out_and_sa
     out, err = capsys.readouterr()
     assert json.loads(out)["pictures"] == 2
     assert json.loads(out)["failed"] == 1
-    assert "p2" in err and "has no proposals of it" in err and "1 of 3 pictures left out" in err
+    assert "p2" in err and "has no proposals of this picture" in err and "1 of 3 pictures left out" in err
     small = store(tmp_path / "small.parquet", side=50)
     assert main(["--data", str(data), "--proposals", str(small)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "has it with 50 x 50 pixels, it has 100 x 100" in err
+    assert "has it with 50 x 50 pixels, not 100 x 100" in err
     assert err.splitlines()[-1] == "python -m eval.recall: no picture could be measured"
 
 

@@ -196,7 +196,7 @@ def test_the_row_of_an_image(tmp_path: Path, names: list[str], path: str, wanted
     found = stored(tmp_path, *names)
     assert found.has(PurePosixPath(path)) == (wanted is not None)
     if wanted is None:
-        with pytest.raises(MissingError, match=r"all\.parquet has no proposals of it \(it has "):
+        with pytest.raises(MissingError, match=r"all\.parquet has no proposals of this picture \(it has "):
             found.find(PurePosixPath(path))
     else:
         assert found.find(PurePosixPath(path)) == wanted
@@ -204,11 +204,11 @@ def test_the_row_of_an_image(tmp_path: Path, names: list[str], path: str, wanted
 
 def test_what_fits_several_or_none_is_an_error(tmp_path: Path):
     both = stored(tmp_path, "x/a.jpg", "y/a.jpg")
-    with pytest.raises(ValueError, match=r"has x/a\.jpg and y/a\.jpg, which both may be it; give a longer path"):
+    with pytest.raises(ValueError, match=r"has x/a\.jpg and y/a\.jpg; both may be it; give a longer path"):
         both.of(PurePosixPath("a.jpg"))
     one = stored(tmp_path, "a.jpg")
     assert len(one.of(PurePosixPath("x/a.jpg"))) == len(one.of(PurePosixPath("x/a.jpg"))) == 0
-    with pytest.raises(ValueError, match=r"has one a\.jpg, which may be this one or x/a\.jpg"):
+    with pytest.raises(ValueError, match=r"has one a\.jpg, which may be this picture or x/a\.jpg"):
         one.of(PurePosixPath("y/a.jpg"))
 
 
@@ -219,12 +219,12 @@ def image(width: int, height: int) -> Image:
 def test_as_a_proposer_it_needs_the_name_and_the_size(tmp_path: Path):
     found = stored(tmp_path, "a.jpg", "b.jpg")
     assert found(image(640, 480), Path("a.jpg")).boxes.shape == (5, 4)
-    with pytest.raises(MissingError, match="finds regions by an image's name, which this one has not"):
+    with pytest.raises(MissingError, match="finds proposals by the name of a picture's file; this picture has none"):
         found(image(640, 480))
-    with pytest.raises(ValueError, match="has it with 640 x 480 pixels, it has 640 x 481"):
+    with pytest.raises(ValueError, match="has it with 640 x 480 pixels, not 640 x 481"):
         found(image(640, 481), Path("a.jpg"))
     write_mat(tmp_path / "a.mat", rows("a.jpg", "b.jpg"))
-    with pytest.raises(ValueError, match=r"has boxes of it beyond its 30 x 20 pixels"):
+    with pytest.raises(ValueError, match=r"has boxes of this picture beyond its 30 x 20 pixels"):
         StoredProposals(tmp_path / "a.mat")(image(30, 20), Path("a.jpg"))
 
 
