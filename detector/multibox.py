@@ -28,11 +28,11 @@ from proposals.images import Image, check_image
 from proposals.merging import objectness
 from proposals.multibox.decode import TOP, decode_proposals
 from proposals.multibox.priors import grid_priors
-from proposals.proposer import Key
 from proposals.types import Proposals
 
 if TYPE_CHECKING:
     from detector.runtimes.multibox import MultiBoxNetwork
+    from proposals.proposer import Key
 
 ALGORITHM = 1  # to be raised whenever the same weights give other boxes
 MULTIBOX_FILE = "multibox.safetensors"  # in a run folder, and in the package
