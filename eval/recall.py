@@ -179,12 +179,12 @@ def _proposed(
 
 def _counts(text: str) -> tuple[int, ...]:
     """Return the numbers of boxes of `10,100,all`, rising, each once; raise UsageError."""
-    from detector.datasets.checks import natural, short
+    from detector.datasets.checks import parse_int, short
     from eval.coverage import ALL
 
     found = set()
     for word in text.split(","):
-        count = ALL if word.strip() == "all" else natural(word.strip())
+        count = ALL if word.strip() == "all" else parse_int(word.strip())
         if not count:
             raise UsageError(f"--boxes takes numbers of at least 1 and all, with commas between; got '{short(text)}'")
         found.add(count)

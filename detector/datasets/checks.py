@@ -1,4 +1,4 @@
-"""What all readers share: errors that name a place and a cure, text files, folders of pictures, checks of boxes."""
+"""What the readers of data sets share: errors with a place and a cure, text files, folders of pictures, box checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 60  # characters of a wrong value that a message quotes
 
 
 def wrong(place: str | Path, what: str, cure: str) -> ValueError:
-    """Return the error of a reader, one line: where, what is wrong there, what to do about it."""
+    """Return an error of one line: the place, what is wrong there, and the cure."""
     return ValueError(f"{place}: {what}; {cure}")
 
 
@@ -35,24 +35,24 @@ def at(place: str | Path, line: int) -> str:
 
 
 def short(text: str) -> str:
-    """Return a value for a message, the end of a long one left out."""
+    """Return a value for a message, a long one cut."""
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
-def natural(text: str) -> int | None:
-    """Return a whole number of digits 0-9 alone, at most MAX_DIGITS; None for what `int` would take besides (1_0)."""
+def parse_int(text: str) -> int | None:
+    """Return the number that 1 to MAX_DIGITS digits 0-9 write; None for other text, also for what `int` takes (1_0)."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
-def real(text: str) -> float:
-    """Return a number as `float` does. Raises: ValueError, also for what only Python writes so: 1_0, other digits."""
+def parse_float(text: str) -> float:
+    """Return a number as `float` does, but not of 1_0 or of digits other than 0-9. Raises: ValueError."""
     if "_" in text or not text.isascii():
         raise ValueError(f"'{short(text)}' is not a number")
     return float(text)
 
 
 def check_regular(path: Path) -> None:
-    """Raise ValueError for a pipe, socket or device, of which reading may never end; OSError for what is not there."""
+    """Raise ValueError for a pipe, socket or device, which may never end; OSError for what is not there."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise wrong(path, "is a pipe, socket or device", "put a file in its place")
@@ -153,7 +153,7 @@ def with_short_names(index: dict[str, T]) -> dict[str, T]:
 def find_pictures(names: Sequence[str], folders: Sequence[Path], place: Callable[[int], str]) -> list[Path | None]:
     """Return the picture of each name in or below `folders`; None for all where none of them exists.
 
-    Raises: ValueError for a picture that the existing folders lack; `place` says where the one of an index is listed.
+    Raises: ValueError for a picture that the existing folders lack; `place(i)` is where name i is listed.
     """
     folders = [folder for folder in folders if folder.is_dir()]
     if not folders:
@@ -169,7 +169,7 @@ def find_pictures(names: Sequence[str], folders: Sequence[Path], place: Callable
 
 
 def check_unique(names: Iterable[str], place: Callable[[int], str], what: str) -> None:
-    """Raise ValueError for a name that comes twice; `place` says where the one of an index stands."""
+    """Raise ValueError for a name that comes twice; `place(i)` is where name i stands."""
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
         if name in seen:
@@ -192,8 +192,8 @@ def check_boxes(
 ) -> None:
     """Raise ValueError for a box that is not finite, far off, without area, or wholly outside its picture.
 
-    Shapes: half-open boxes [N, 4]; sizes [N, 2] of their pictures, width and height, 0 where unknown; `place` says
-    where the box of an index stands; `margin` in pixels still counts as inside; `may_be_flat` [N] allows an area of 0.
+    Shapes: half-open boxes [N, 4]; sizes [N, 2] of their pictures, width and height, 0 where unknown; `place(i)` is
+    where box i stands; a box up to `margin` pixels outside is let through; `may_be_flat` [N] allows an area of 0.
     """
     finite = np.isfinite(boxes).all(axis=1)
     if not finite.all():

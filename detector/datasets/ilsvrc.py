@@ -24,7 +24,7 @@ from detector.datasets.checks import (
     check_regular,
     check_unique,
     find_pictures,
-    natural,
+    parse_int,
     read_words,
     short,
     wrong,
@@ -140,7 +140,7 @@ def _read_list(path: Path) -> list[Listed]:
     """Return the pictures of a list by rising number; lines `name number`, the number of a line where it is missing."""
     listed: list[Listed] = []
     for line, words in read_words(path):
-        number = natural(words[1]) if len(words) > 1 else len(listed) + 1
+        number = parse_int(words[1]) if len(words) > 1 else len(listed) + 1
         if len(words) > 2 or number is None:
             raise wrong(at(path, line), f"'{short(' '.join(words))}' is not a name and a number", "correct the line")
         listed.append(Listed(words[0].rsplit("/", 1)[-1], number, at(path, line)))
@@ -227,7 +227,7 @@ def _blacklist(listed: Sequence[Listed], bases: Sequence[Path], labels: dict[str
     places = {item.number: index for index, item in enumerate(listed)}
     pairs = []
     for line, words in read_words(found[0]):
-        number = natural(words[0])
+        number = parse_int(words[0])
         if len(words) != 2 or number is None:
             what = f"'{short(' '.join(words))}' is not a number and a WordNet id"
             raise wrong(at(found[0], line), what, "correct the line")

@@ -23,11 +23,11 @@ from detector.datasets.checks import (
     check_unique,
     find_pictures,
     index_files,
-    natural,
+    parse_float,
+    parse_int,
     read_bytes,
     read_classes,
     read_words,
-    real,
     short,
     short_names,
     with_short_names,
@@ -205,7 +205,7 @@ def parse(data: bytes, place: str) -> Annotation:
 
 def _size(root: ElementTree.Element, place: str) -> tuple[int, int]:
     said = [root.findtext(f"size/{side}", "0").strip() for side in ("width", "height")]
-    width, height = map(natural, said)
+    width, height = map(parse_int, said)
     if width is None or height is None:
         raise wrong(place, f"<size> says '{short(said[0])}' x '{short(said[1])}'", "give whole pixels")
     return width, height
@@ -221,7 +221,7 @@ def _text(item: ElementTree.Element, tag: str) -> str:
 def _number(item: ElementTree.Element, tag: str) -> float:
     text = _text(item, tag)
     try:
-        return real(text)
+        return parse_float(text)
     except ValueError:
         raise ValueError(f"<{tag}> is '{short(text)}', not a number") from None
 

@@ -15,11 +15,11 @@ from detector.datasets.checks import (
     check_regular,
     check_unique,
     index_files,
-    natural,
+    parse_float,
+    parse_int,
     read_classes,
     read_text,
     read_words,
-    real,
     short,
     short_names,
     wrong,
@@ -146,7 +146,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     if isinstance(listed, yaml.SequenceNode):
         nodes = listed.value
     elif isinstance(listed, yaml.MappingNode):
-        numbered = {natural(str(key.value)): value for key, value in listed.value}
+        numbered = {parse_int(str(key.value)): value for key, value in listed.value}
         if len(numbered) != len(listed.value) or any(i not in numbered for i in range(len(numbered))):
             raise wrong(place, f"the names are not numbered 0..{len(listed.value) - 1}", "number them so")
         nodes = [numbered[i] for i in range(len(numbered))]
@@ -190,11 +190,11 @@ def _object(words: list[str], classes: int, place: str) -> tuple[int, list[float
     """Return label and normalised box of one line."""
     if len(words) != 5:
         raise wrong(place, f"{len(words)} numbers instead of 5", "write: class cx cy w h (outlines are not read)")
-    label = natural(words[0])
+    label = parse_int(words[0])
     if label is None or label >= classes:
         raise wrong(place, f"unknown class '{short(words[0])}'", f"the classes are 0..{classes - 1}")
     try:
-        row = [real(word) for word in words[1:]]
+        row = [parse_float(word) for word in words[1:]]
     except ValueError:
         raise wrong(place, f"'{short(' '.join(words[1:]))}' are not four numbers", "write: class cx cy w h") from None
     if any(value < -SLACK or value > 1 + SLACK for value in row):

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from detector.datasets.checks import natural
+from detector.datasets.checks import parse_int
 from detector.datasets.ground_truth import GroundTruth, Longs
 from proposals.image_files import SUFFIXES
 
@@ -37,7 +37,7 @@ def match_names(truth: GroundTruth, names: Sequence[str], source: str, by: str =
     with_folders = any(len(p) > 1 for p in parts.values())
     fits = {name: index.find(parts[name], with_folders) for name in unique}
     if not any(rank[0] > FILE_NAME for rank, _ in fits.values()):
-        if by != "name" and unique and all(natural(name) is not None for name in unique):
+        if by != "name" and unique and all(parse_int(name) is not None for name in unique):
             numbers = match_numbers(truth, np.array([int(name) for name in unique], np.int64), source, by)
             place = dict(zip(unique, numbers.tolist(), strict=True))
             return np.array([place[name] for name in names], np.int64)
@@ -76,7 +76,7 @@ def match_numbers(truth: GroundTruth, numbers: Longs, source: str, by: str = "au
     own = {number: picture for picture, number in enumerate(truth.numbers.tolist())}
     named: dict[int, int] = {}
     for picture, name in enumerate(truth.names):
-        digits = natural(_bare(_parts(name))[-1])
+        digits = parse_int(_bare(_parts(name))[-1])
         if digits is not None:
             named[digits] = SEVERAL if digits in named else picture
     by_number = np.array([own.get(number, UNKNOWN) for number in unique.tolist()], np.int64)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.datasets.checks import read_text, read_words, real
+from detector.datasets.checks import parse_float, read_text, read_words
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.formats.readers import from_json, from_voc
 from eval.predictions import FORMATS
@@ -132,7 +132,7 @@ def _numbers(words: list[str], names: tuple[str, ...], where: str) -> list[float
     values: list[float] = []
     for name, word in zip(names, words, strict=True):
         try:
-            values.append(_whole(word) if name in WHOLE else real(word))
+            values.append(_whole(word) if name in WHOLE else parse_float(word))
         except ValueError:
             kind = "a whole number" if name in WHOLE else "a number"
             raise ValueError(f"{where}: {name} is '{word[:40]}', not {kind}") from None
