@@ -116,3 +116,64 @@ def test_normalised_boxes_come_back(width: int, height: int, rows: list[tuple[fl
     size = np.array([width, height])
     centre, sides = (boxes[:, :2] + boxes[:, 2:]) / 2 / size, (boxes[:, 2:] - boxes[:, :2]) / size
     np.testing.assert_allclose(np.concatenate([centre, sides], axis=1), table, rtol=0, atol=1e-12)
+
+
+def named(folder: Path, text: str, *pictures: str) -> Path:
+    """Write data.yaml, and pictures with a label each, whose width is that of the picture's name."""
+    for name in pictures:
+        picture(folder / name, 40, 20)
+        put(folder / name.replace("images/", "labels/").replace(".jpg", ".txt"), "0 0.5 0.5 0.5 0.5\n")
+    return put(folder / "data.yaml", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "pictures", "names"),
+    [
+        ("val: images/holdout", "images/holdout/a.jpg images/val/old.jpg", "a"),  # not the folder of the same name
+        ("path: .\nval: images/holdout", "images/holdout/a.jpg images/val/old.jpg", "a"),
+        ("val: [images/x, images/y]", "images/x/a.jpg images/y/b.jpg images/z/c.jpg", "a b"),
+        ("val:\n- images/x\n- images/y\n", "images/x/a.jpg images/y/a.jpg", "x/a y/a"),
+        ("train: ../train/images\nval: ../valid/images", "train/images/a.jpg valid/images/b.jpg", "b"),  # Roboflow
+        ("path: set\ntrain: images/t\nval: images/v", "set/images/t/a.jpg set/images/v/b.jpg", "b"),
+        ("path: /content/set\nval: images/v", "images/v/b.jpg images/val/a.jpg", "b"),  # of another computer
+        ("val: valid", "valid/images/a.jpg train/images/b.jpg", "a"),
+        ("val: images\\v", "images/v/a.jpg images/val/b.jpg", "a"),
+        ("train: images", "images/a.jpg", "names no split 'val'; add it, or give one of train"),
+        ("val: images/none", "images/a.jpg", "line 1: 'val: images/none' is not there, nor"),
+        ("val: {a: b}", "images/a.jpg", "line 1: 'val:' is no path; give a folder, a list of folders, or a list file"),
+        ("val: a\nval: b", "images/a.jpg", "has 'val:' more than once; leave one"),
+        ("val:", "images/a.jpg", "a"),
+    ],
+)
+def test_the_split_that_data_yaml_names(tmp_path: Path, text: str, pictures: str, names: str) -> None:
+    path = named(tmp_path, f"{text}\nnames: [dog]\n", *pictures.split())
+    for source in (path, tmp_path):
+        if ";" in names or "nor" in names:
+            with pytest.raises(ValueError) as caught:
+                read_dataset(source, "yolo")
+            assert names in str(caught.value)
+        else:
+            truth = read_dataset(source, "yolo")
+            assert (" ".join(truth.names), len(truth)) == (names, len(truth.names))
+
+
+@pytest.mark.parametrize("line", ["./images/a.jpg", "images/a.jpg", "\ufeffimages\\a.jpg", "{}/images/a.jpg"])
+def test_a_list_file_of_data_yaml(tmp_path: Path, line: str) -> None:
+    path = named(tmp_path, "train: train.txt\nval: val.txt\nnames: [dog]\n", "images/a.jpg", "images/b.jpg")
+    put(tmp_path / "val.txt", line.format(tmp_path) + "\n")
+    truth = read_dataset(path)
+    assert truth.names == ("a",) and len(truth) == 1 and "b" in truth.elsewhere
+    put(tmp_path / "val.txt", "images/a.jpg\nimages/c.jpg\n")
+    with pytest.raises(ValueError, match=r"val.txt, line 2: there is no picture .*/images/c.jpg; correct the line"):
+        read_dataset(path)
+    put(tmp_path / "val.txt", "images/a.jpg\n./images/a.jpg\n")
+    with pytest.raises(ValueError, match=r"val.txt, line 2: the picture './images/a.jpg' comes a second time"):
+        read_dataset(path)
+
+
+def test_a_yaml_beside_the_data_folder_as_with_ultralytics(tmp_path: Path) -> None:
+    named(tmp_path / "datasets" / "things", "names: [dog]\n", "images/val2017/a.jpg", "images/train2017/b.jpg")
+    for path in ("../datasets/things", "things"):
+        text = f"path: {path}\ntrain: images/train2017\nval: images/val2017\nnames:\n  0: dog\n"
+        given = put(tmp_path / "cfg" / "things.yaml", text)
+        assert read_dataset(given).names == ("a",) and read_dataset(given, split="train").names == ("b",)
