@@ -16,8 +16,7 @@ from proposals.proposer import Proposer
 from proposals.store import Parameters, PictureProposals, ProposalStore, write_store
 
 PART_PICTURES, PART_SECONDS = 64, 10.0  # a part is written when either is reached: what a kill can cost
-OPEN_PARTS = 8  # parts follow the order of the pictures nearly, so that few are open while they are merged
-
+OPEN_PARTS = 8  # parts nearly follow the order of the pictures, so few have to be open while they are merged
 
 Writer = Callable[[Path, Iterable[PictureProposals]], None]
 
@@ -45,7 +44,6 @@ class Parts:
         self.damaged: list[Path] = []
         self._parameters, self._write = parameters, write
         self._home: dict[str, Path] = {}  # the file that holds a picture
-        self._open: dict[Path, ProposalStore] = {}
         try:
             self.folder.mkdir(exist_ok=True)
             self._lock = locked(self.folder / "lock")

@@ -1,4 +1,4 @@
-"""The proposals of a file: any of three formats, and which of its rows is an image's."""
+"""The proposals of a file in any of three formats: which of its rows belongs to an image."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ class StoredProposals:
         it is of an image of another size.
         """
         name = self.find(path, size)
-        other = self._asked.setdefault(name, path)
-        if other != path:
+        file = Path(path).resolve() if Path(path).exists() else path
+        other = self._asked.setdefault(name, file)
+        if other != file:
             raise ValueError(f"{self.file} has one {name}, which may be this picture or {other}")
         found = self._rows[name]
         if size is not None:
@@ -124,7 +125,7 @@ def _bare(name: str) -> str:
 
 
 def _stems(name: str) -> tuple[str, ...]:
-    """Return what a name is looked up by: its stem and, where that is a number, the number without zeros before it."""
+    """Return the keys of a name: its stem and, where that is a number, the number without zeros before it."""
     bare = _bare(name)
     return (bare, f"={int(bare)}") if bare.isdecimal() else (bare,)
 
