@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from detector.datasets.ground_truth import Doubles, Longs
 from detector.ensemble import check_members
 from detector.model import Model, find_model
 from detector.options import DetectOptions
-from detector.runtimes.base import CPU_BATCH, DET, IMAGENET, Crops, Scores
+from detector.runtimes.base import CPU_BATCH, DET, IMAGENET, Classifier
 from detector.runtimes.load import load_classifier
 from detector.runtimes.onnx import OnnxClassifier
 from detector.whole_crops import CROPS, protocol_crops
@@ -32,33 +32,7 @@ TOPS = (1, 5)
 CHUNK = 144  # crops that are held at a time, of each size: one picture of the largest protocol
 RUNTIME = ("crop_size", "device", "runtime", "precision", "batch_size")
 SHOWN_FAILURES = 5
-
-
-class HasSize(Protocol):
-    """What is asked of a member's model: the side of its crops, pixels."""
-
-    @property
-    def size(self) -> int:
-        """Return it."""
-        ...
-
-
-class Member(Protocol):
-    """A network of the ensemble, of this project or in an .onnx file: crops [N, size, size, 3] in, scores out."""
-
-    @property
-    def model(self) -> HasSize:
-        """Return what is known of the network."""
-        ...
-
-    def __call__(self, crops: Crops) -> Scores:
-        """Return the scores of `crops`."""
-        ...
-
-    def describe(self) -> str:
-        """Return in one line what runs where."""
-        ...
-
+Member = Classifier | OnnxClassifier
 
 DESCRIPTION = """\
 Top-1 and top-5 error of a model, or of an ensemble, whose softmax scores are
@@ -104,7 +78,7 @@ def wilson(errors: int, count: int) -> tuple[float, float]:
 
 
 def mean_scores(members: Sequence[Member], cut: dict[int, list[npt.NDArray[np.uint8]]]) -> Doubles:
-    """Return the scores averaged over the crops of each picture, and over the members: float64 [N, columns].
+    """Return the scores averaged over the crops of each picture, and over the networks: float64 [N, columns].
 
     cut: size -> the crops of each of N pictures, uint8 [crops, size, size, 3], all of one number of crops.
     """
@@ -112,8 +86,8 @@ def mean_scores(members: Sequence[Member], cut: dict[int, list[npt.NDArray[np.ui
     for member in members:
         pictures = cut[member.model.size]
         scores = member(np.concatenate(pictures)).astype(np.float64)
-        total = total + scores.reshape(len(pictures), -1, scores.shape[1]).mean(axis=1)
-    return total / len(members)
+        total = total + member.model.weight * scores.reshape(len(pictures), -1, scores.shape[1]).mean(axis=1)
+    return total / sum(member.model.weight for member in members)
 
 
 def classify(

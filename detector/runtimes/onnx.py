@@ -17,11 +17,12 @@ SIZE = 224  # crops of a file that takes any size
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """The file, and the side of the crops that it takes; `fixed`: it takes no other."""
+    """The file, and the side of the crops that it takes; `fixed`: it takes no other; weight: its votes."""
 
     name: str
     size: int
     fixed: bool
+    weight: float = 1.0
 
 
 class OnnxClassifier:
