@@ -108,6 +108,7 @@ def make_parser() -> Parser:
 def _compare(args: argparse.Namespace) -> int:
     from eval.comparison import compare_predictions
     from eval.predictions.readers import read_predictions
+    from eval.protocols.coco import surplus_note
 
     console = Console(PROGRAM, args.quiet)
     options = eval_options(args)
@@ -121,7 +122,8 @@ def _compare(args: argparse.Namespace) -> int:
         predictions, notes = read_predictions(
             path, data.truth, args.predictions_format, args.image_id, args.skip_unknown
         )
-        for note in notes:
+        surplus = surplus_note(data.truth, predictions) if data.protocol == "coco" else ""
+        for note in (*notes, *([f"{path}: {surplus}"] if surplus else [])):
             console.notice(note)
         sides.append(predictions)
     a, b = sides

@@ -123,7 +123,7 @@ def _map(args: argparse.Namespace) -> int:
     source = _read(args, data, console) if detector is None else _detect(args, options, data, detector, console)
     data, found = _chosen(args, data, source.found)
     scored = _score(args, options, data, found)
-    scored = replace(scored, notes=(*notes, *source.notes))
+    scored = replace(scored, notes=(*notes, *source.notes, *_silent_choices(data, found, console)))
     _print(args, scored)
     if args.report is not None:
         from eval.report import write_report
@@ -251,6 +251,18 @@ def _score(args: argparse.Namespace, options: EvalOptions, data: Data, found: Fo
     if args.errors or args.report is not None:
         analysis = analyse(truth, predictions, evaluation, iou=data.iou, proposals=found.proposals, raw=found.raw)
     return Scored(data.title, truth, predictions, evaluation, intervals, analysis)
+
+
+def _silent_choices(data: Data, found: Found, console: Console) -> tuple[str, ...]:
+    """Return and say what the protocol leaves out by its own rule."""
+    if data.protocol != "coco":
+        return ()
+    from eval.protocols.coco import surplus_note
+
+    note = surplus_note(data.truth, found.predictions)
+    if note:
+        console.notice(note)
+    return (note,) if note else ()
 
 
 def _print(args: argparse.Namespace, scored: Scored) -> None:

@@ -20,8 +20,10 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--held-out", type=Path, required=True)
     args = parser.parse_args()
-    data = json.loads(args.file.read_text(encoding="utf-8"))
+    data = json.loads(args.file.read_text(encoding="utf-8-sig"))
     ids = sorted(image["id"] for image in data["images"])
+    if not 2 <= args.every <= len(ids):
+        parser.error(f"--every {args.every} holds out none or all of {len(ids)} pictures; give 2 to {len(ids)}")
     held_out = set(ids[args.every - 1 :: args.every])
     for path, wanted in ((args.train, set(ids) - held_out), (args.held_out, held_out)):
         part = data | {

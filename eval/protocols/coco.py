@@ -54,6 +54,14 @@ def coco_matches(truth: GroundTruth, predictions: Predictions, ious: Sequence[fl
     )
 
 
+def surplus_note(truth: GroundTruth, predictions: Predictions) -> str:
+    """Return a note on the predictions that COCO's limit a picture leaves out, "" where it leaves out none."""
+    ranking = rank(predictions, len(truth.class_names), picture_rank(truth))
+    count = len(_surplus(predictions, ranking[0], len(truth.names)))
+    what = f"beyond the {MAX_PREDICTIONS} best of their class in a picture do not count, as COCO has it"
+    return f"{count:,} of {len(predictions):,} predictions {what}" if count else ""
+
+
 def _surplus(predictions: Predictions, order: Longs, pictures: int) -> Longs:
     """Return the rows beyond the best MAX_PREDICTIONS of their class and picture."""
     keys = (predictions.labels.astype(np.int64) * max(pictures, 1) + predictions.pictures)[order]

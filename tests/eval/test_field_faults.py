@@ -1,0 +1,107 @@
+"""Files as other tools and other people write them, the smallest that once had a wrong number or were refused."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from eval.map import main
+
+ROOT = Path(__file__).resolve().parents[2]
+BOX = [19, 19, 71, 71]
+CSV = "picture,class,score,x1,y1,x2,y2\n"
+OBJECT = (
+    "<object><name>widget</name><difficult>0</difficult><bndbox><xmin>20</xmin><ymin>20</ymin><xmax>90</xmax>"
+    "<ymax>90</ymax></bndbox></object>"
+)
+SIZE = "<size><width>200</width><height>150</height></size>"
+
+
+def coco(path: Path, *names: str, box: list[Any] = BOX, **fields: Any) -> Path:
+    """Write a data set of one object a picture; `fields` of the images and of the annotations."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbered = list(enumerate(names, 1))
+    images = [{"id": i, "file_name": n, "width": 200, "height": 150} | fields.get("image", {}) for i, n in numbered]
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 1, "bbox": box} | fields.get("annotation", {}) for i, _ in numbered
+    ]
+    categories = fields.get("categories", [{"id": 1, "name": "widget"}])
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+def voc(folder: Path, *names: str, xml: str = f"<annotation>{SIZE}{OBJECT}</annotation>") -> Path:
+    for name in names:
+        path = folder / "Annotations" / f"{name}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(xml)
+    (folder / "classes.txt").write_text("widget\n")
+    return folder
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (200, 150)).save(path)
+
+
+def csv(folder: Path, *names: str) -> Path:
+    path = folder / "preds.csv"
+    path.write_text(CSV + "".join(f'"{name}",widget,0.9,19,19,90,90\n' for name in names))
+    return path
+
+
+def score(capsys: pytest.CaptureFixture[str], data: Path, predictions: Path, *options: str) -> float:
+    """Return the mAP in per cent."""
+    capsys.readouterr()
+    argv = ["--data", str(data), "--predictions", str(predictions), "--resamples", "0", "--json", *options]
+    status = main(argv)
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    return 100 * float(json.loads(out)["mean_ap"])
+
+
+def test_the_most_predictions_of_coco_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """150 objects and as many perfect predictions: 67 of 101 recalls are reached, as pycocotools has it."""
+    boxes = [[10 * (i % 15), 10 * (i // 15), 8, 8] for i in range(150)]
+    data = coco(tmp_path / "gt.json", "a.jpg")
+    content = json.loads(data.read_text())
+    content["annotations"] = [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
+    data.write_text(json.dumps(content))
+    results = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    argv = ["--data", str(data), "--predictions", str(tmp_path / "results.json"), "--resamples", "0", "--json", "-q"]
+    assert main([*argv, "--protocol", "coco"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["mean_ap"] == pytest.approx(67 / 101)
+    said = "50 of 150 predictions beyond the 100 best of their class in a picture do not count, as COCO has it"
+    assert said in err and json.loads(out)["notes"] == [said]
+    assert main([*argv, "--protocol", "voc10"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean_ap"] == pytest.approx(1)
+
+
+def test_a_split_file_with_a_byte_order_mark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = coco(tmp_path / "a.json", "1.jpg", "2.jpg")
+    data.write_bytes(b"\xef\xbb\xbf" + data.read_bytes())
+    argv = ["split_coco.py", str(data), "--train", str(tmp_path / "t.json"), "--held-out", str(tmp_path / "h.json")]
+    monkeypatch.setattr(sys, "argv", [*argv, "--every", "2"])
+    runpy.run_path(str(ROOT / "scripts" / "split_coco.py"), run_name="__main__")
+    assert [len(json.loads((tmp_path / f"{n}.json").read_text())["images"]) for n in "th"] == [1, 1]
+    monkeypatch.setattr(sys, "argv", [*argv, "--every", "3"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "scripts" / "split_coco.py"), run_name="__main__")
+    assert "--every 3 holds out none or all of 2 pictures; give 2 to 2" in capsys.readouterr().err
+
+
+def test_a_voc_result_file_with_a_byte_order_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = coco(tmp_path / "gt.json", "a.jpg", "b.jpg")
+    results = tmp_path / "det_widget.txt"
+    results.write_bytes(b"\xef\xbb\xbfa 0.9 20 20 90 90\r\nb 0.8 20 20 90 90\r\n")
+    assert score(capsys, data, results, "--predictions-format", "voc") == pytest.approx(100)
