@@ -16,7 +16,7 @@ from proposals.boxes import iou
 from proposals.selective.grouping import COLOUR, FILL, SIZE, TEXTURE
 from proposals.selective.search import CTSF, MODES, Strategy, selective_search
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def sample(name: str) -> np.ndarray:
