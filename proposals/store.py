@@ -17,14 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proposals.boxes import Floats
 from proposals.files import NewFile
 from proposals.types import Proposals
 
@@ -54,17 +52,6 @@ class PictureProposals:
     width: int
     height: int
     proposals: Proposals
-
-
-class _Group(NamedTuple):
-    """A decoded row group; the boxes of its picture i are rows starts[i] .. starts[i + 1] of the arrays."""
-
-    first: int  # number of its first picture in the file
-    starts: npt.NDArray[np.int64]
-    boxes: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    sources: npt.NDArray[np.uint8]
-    objectness: list[Floats | None]  # of each picture
 
 
 def fingerprint(parameters: Parameters) -> str:
@@ -114,7 +101,7 @@ class ProposalStore(Mapping[str, Proposals]):
         self._sizes = np.stack([index["width"].to_numpy(), index["height"].to_numpy()], axis=1)
         counts = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._group_starts = np.cumsum([0, *counts])
-        self._group: _Group | None = None
+        self._group: tuple[int, pa.Table] | None = None  # number of the row group that was read last, decoded
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -127,15 +114,16 @@ class ProposalStore(Mapping[str, Proposals]):
 
     def __getitem__(self, picture: str) -> Proposals:
         row = self._row[picture]
-        with self._lock:
-            group = self._group
-            if group is None or not 0 <= row - group.first < len(group.starts) - 1:
-                group = self._group = self._read(int(np.searchsorted(self._group_starts, row, side="right")) - 1)
-        i = row - group.first
-        span = slice(group.starts[i], group.starts[i + 1])
+        number = int(np.searchsorted(self._group_starts, row, side="right")) - 1
         try:
-            return Proposals(group.boxes[span], group.scores[span], group.sources[span], group.objectness[i])
-        except ValueError as error:
+            with self._lock:
+                if self._group is None or self._group[0] != number:
+                    self._group = number, self._file.read_row_group(number, list(self._lists), use_threads=False)
+                table = self._group[1]
+            lists = [table[name][row - int(self._group_starts[number])].values for name in self._lists]
+            found: list[Any] = [None if values is None else values.to_numpy() for values in lists]
+            return Proposals(found[0].reshape(-1, 4), *found[1:])
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise self._damaged(error) from error
 
     def size(self, picture: str) -> tuple[int, int]:
@@ -154,36 +142,6 @@ class ProposalStore(Mapping[str, Proposals]):
 
     def __reduce__(self) -> tuple[type[ProposalStore], tuple[Path]]:
         return ProposalStore, (self.path,)
-
-    def _read(self, number: int) -> _Group:
-        """Return a row group, decoded and checked; raise ValueError."""
-        try:
-            table = self._file.read_row_group(number, columns=list(self._lists), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from error
-        boxes, scores, sources = (table[name].combine_chunks() for name in ("boxes", "score", "source"))
-        starts = scores.offsets.to_numpy().astype(np.int64)
-        if not (
-            np.array_equal(boxes.offsets.to_numpy(), 4 * starts) and np.array_equal(sources.offsets.to_numpy(), starts)
-        ):
-            raise self._damaged("boxes, scores and sources of a picture are not of one number")
-        return _Group(
-            int(self._group_starts[number]),
-            starts,
-            boxes.values.to_numpy().reshape(-1, 4),
-            scores.values.to_numpy(),
-            sources.values.to_numpy(),
-            self._objectness(table),
-        )
-
-    def _objectness(self, table: pa.Table) -> list[Floats | None]:
-        """Return the objectness of each picture of a row group, None where it has none."""
-        if "objectness" not in self._lists:
-            return [None] * len(table)
-        column = table["objectness"].combine_chunks()
-        values, starts = column.values.to_numpy(), column.offsets.to_numpy()
-        known = column.is_valid().to_numpy(zero_copy_only=False)
-        return [values[starts[i] : starts[i + 1]] if known[i] else None for i in range(len(table))]
 
     def _damaged(self, reason: object) -> ValueError:
         text = " ".join(str(reason).split())
