@@ -116,7 +116,7 @@ def _compare(args: argparse.Namespace) -> int:
         raise UsageError(f"--resamples must lie in 1..{MAX_RESAMPLES}, got {options.resamples}")
     if not options.data:
         raise UsageError("--data is needed: the data set of the predictions (--data samples for the bundled ones)")
-    data = open_data(options)
+    data = open_data(options, pictures=False)
     sides = []
     for path in (args.a, args.b):
         predictions, notes = read_predictions(

@@ -91,8 +91,10 @@ def eval_options(args: argparse.Namespace) -> EvalOptions:
         raise UsageError(str(error)) from error
 
 
-def open_data(options: EvalOptions) -> Data:
+def open_data(options: EvalOptions, pictures: bool = True) -> Data:
     """Return the data set that the options name; the bundled samples where they name none.
+
+    pictures: whether a missing picture is an error; scoring a file needs none.
 
     Raises: ValueError or OSError for what cannot be read, ValueError where there is no ground truth.
     """
@@ -104,7 +106,7 @@ def open_data(options: EvalOptions) -> Data:
         truth = read_dataset(samples_folder() / "annotations.json", "coco")
         return Data(truth, SAMPLES, _protocol(options, truth), options.iou or None)
     path = Path(options.data)
-    truth = read_dataset(path, options.format, options.split)
+    truth = read_dataset(path, options.format, options.split, pictures)
     if not len(truth):
         raise ValueError(f"{options.data}: the split {options.split} has no ground truth; it cannot be scored here")
     title = path.name if path.suffix.lower() == ".json" else f"{path.resolve().name} {options.split}"

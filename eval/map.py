@@ -114,7 +114,7 @@ def _map(args: argparse.Namespace) -> int:
     options = eval_options(args)
     _check_usage(args, options)
     detector = None if args.predictions is not None else _setup(args)
-    data = open_data(options)
+    data = open_data(options, pictures=detector is not None)
     data, notes = _in_classes(data, detector, args.det_classes)
     if not options.data:
         notes = (HINT, *notes)

@@ -150,10 +150,12 @@ def with_short_names(index: dict[str, T]) -> dict[str, T]:
     return {last: file for name, file in index.items() if counts[last := name.rsplit("/", 1)[-1]] == 1} | index
 
 
-def find_pictures(names: Sequence[str], folders: Sequence[Path], place: Callable[[int], str]) -> list[Path | None]:
+def find_pictures(
+    names: Sequence[str], folders: Sequence[Path], place: Callable[[int], str], needed: bool = True
+) -> list[Path | None]:
     """Return the picture of each name in or below `folders`; None for all where none of them exists.
 
-    Raises: ValueError for a picture that the existing folders lack; `place(i)` is where name i is listed.
+    Raises: ValueError for a `needed` picture that the existing folders lack; `place` says where an index is listed.
     """
     folders = [folder for folder in folders if folder.is_dir()]
     if not folders:
@@ -162,10 +164,10 @@ def find_pictures(names: Sequence[str], folders: Sequence[Path], place: Callable
     for folder in folders:
         index |= with_short_names(index_files(folder))
     for row, name in enumerate(names):
-        if name not in index:
+        if needed and name not in index:
             what = f"picture '{name}' is not in {' or '.join(map(str, folders))}"
             raise wrong(place(row), what, "add it, or take it off the list")
-    return [index[name] for name in names]
+    return [index.get(name) for name in names]
 
 
 def check_unique(names: Iterable[str], place: Callable[[int], str], what: str) -> None:

@@ -26,14 +26,15 @@ KEYS = ("images", "annotations", "categories")
 MAX_ID = 2**63 - 1  # ids are kept as int64
 
 
-def read_coco(path: Path, split: str | None = None) -> GroundTruth:
+def read_coco(path: Path, split: str | None = None, pictures: bool = True) -> GroundTruth:
     """Return a COCO data set: a JSON file (which is one split), or a folder with such files.
 
     In a folder, a split (None: val, or a single annotations.json) is `<split>.json` or `instances_<split>.json`, a
     year behind it or not, there or in `annotations*/`. Labels 1..C follow the rising category ids, which are
     `class_keys`; `numbers` are the image ids, whole numbers. `iscrowd` missing is 0, `area` missing the box's; a box
     of height or width 0 is kept only where its `area` is 0 too, as twice in COCO's own train2017. Pictures are looked
-    for beside the file, in images/, ../images/ and ../<split>/ (and below, by their file_name).
+    for beside the file, in images/, ../images/ and ../<split>/ (and below, by their file_name, \\ standing for /, or by
+    the last part of an address or a path of another computer); all must be there, unless `pictures` is False.
     Raises: ValueError with file, place and cure; OSError.
     """
     if path.is_dir():
@@ -42,7 +43,7 @@ def read_coco(path: Path, split: str | None = None) -> GroundTruth:
         raise wrong(path, "a JSON file holds one split only", f"give no split, or the folder instead of '{split}'")
     else:
         split = None
-    return parse_coco(_load(path), path, split)
+    return parse_coco(_load(path), path, split, pictures)
 
 
 def is_coco(path: Path) -> bool:
@@ -87,7 +88,7 @@ def _load(path: Path) -> dict[str, Any]:
     return data
 
 
-def parse_coco(data: dict[str, Any], path: Path, split: str | None = None) -> GroundTruth:
+def parse_coco(data: dict[str, Any], path: Path, split: str | None = None, pictures: bool = True) -> GroundTruth:
     """Return the data set of a loaded file; `path` names it in errors and is where pictures are looked for."""
     images = [_Item(path, "images", i, item) for i, item in enumerate(data["images"])]
     check_not_empty(len(images), path)
@@ -108,26 +109,26 @@ def parse_coco(data: dict[str, Any], path: Path, split: str | None = None) -> Gr
     place = {number: index for index, number in enumerate(numbers)}
     annotations = [_Item(path, "annotations", i, item) for i, item in enumerate(data["annotations"])]
     check_unique((str(item.id()) for item in annotations), lambda i: annotations[i].place, "id")
-    pictures = np.array([item.one_of("image_id", place, "image") for item in annotations], np.int64)
+    owners = np.array([item.one_of("image_id", place, "image") for item in annotations], np.int64)
     objects = np.array([item.one_of("category_id", labels, "class") for item in annotations], np.int64)
     boxes = half_open(np.array([item.box() for item in annotations], np.float64).reshape(-1, 4))
     crowd = np.array([item.crowd() for item in annotations], np.bool_)
     said = [item.area() for item in annotations]
     size_table = np.array(sizes, np.int64).reshape(-1, 2)
     no_area = np.array([given == 0 for given in said], np.bool_)
-    check_boxes(boxes, size_table[pictures], lambda row: annotations[row].place, may_be_flat=no_area)
+    check_boxes(boxes, size_table[owners], lambda row: annotations[row].place, may_be_flat=no_area)
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     areas = np.array([area if given is None else given for given, area in zip(said, areas, strict=True)], np.float64)
 
-    rows = np.argsort(pictures, kind="stable")
+    rows = np.argsort(owners, kind="stable")
     return GroundTruth(
         names=_stems(files),
         numbers=np.array(numbers, np.int64),
         sizes=size_table,
-        paths=_paths(files, path, split),
+        paths=_paths(files, path, split, pictures),
         class_names=tuple(names[i] for i in order),
         class_keys=tuple(str(keys[i]) for i in order),
-        pictures=pictures[rows],
+        pictures=owners[rows],
         labels=objects[rows],
         boxes=boxes[rows],
         difficult=np.zeros(len(rows), np.bool_),
@@ -228,17 +229,17 @@ def _shown(value: object) -> str:
 
 def _stems(files: Sequence[str]) -> tuple[str, ...]:
     """Return the file names without folder and extension where that leaves them unique, else with folder, or whole."""
-    paths = [PurePosixPath(name) for name in files]
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in files]
     for names in ([p.stem for p in paths], [str(p.with_suffix("")) if p.name else str(p) for p in paths]):
         if len(set(names)) == len(names):
             return tuple(names)
     return tuple(files)
 
 
-def _paths(files: Sequence[str], path: Path, split: str | None) -> tuple[Path | None, ...]:
+def _paths(files: Sequence[str], path: Path, split: str | None, needed: bool) -> tuple[Path | None, ...]:
     """Return the picture of each file name, in the folder that holds most of the first; None without such a folder.
 
-    Raises: ValueError for a picture that is missing there.
+    Raises: ValueError for a picture that is missing there, if they are `needed`.
     """
     folder, here = path.parent, split or path.stem.removeprefix("instances_")
     folders = [
@@ -246,14 +247,25 @@ def _paths(files: Sequence[str], path: Path, split: str | None) -> tuple[Path | 
         *(base / name for base in (folder, folder.parent) for name in ("images", f"images/{here}", here)),
     ]
     folders += [base / f"{here}{year}" for base in (folder, folder.parent) for year in ("2014", "2017")]
-    held = [(sum((f / name).is_file() for name in files[:20]), f) for f in folders if f.is_dir()]
+    held = [(sum(_picture(f, name) is not None for name in files[:20]), f) for f in folders if f.is_dir()]
     count, best = max(held, key=lambda pair: pair[0], default=(0, folder))
     if not count:
         filled = [f for f in folders[1:] if f.is_dir() and any(p.suffix.casefold() in SUFFIXES for p in f.iterdir())]
         if not filled:
             return (None,) * len(files)
         best = filled[0]
-    for name in files:
-        if not (best / name).is_file():
-            raise wrong(path, f"picture '{name}' is not in {best}", "add it, or remove it from 'images'")
-    return tuple(best / name for name in files)
+    found = tuple(_picture(best, name) for name in files)
+    if needed and None in found:
+        name = files[found.index(None)]
+        raise wrong(path, f"picture '{name}' is not in {best}", "add it, or remove it from 'images'")
+    return found
+
+
+def _picture(folder: Path, name: str) -> Path | None:
+    """Return the picture of a file_name in a folder; of an address or a path of another computer its last part."""
+    slashed = name.replace("\\", "/")
+    elsewhere = "://" in name or slashed.startswith("/") or slashed[1:3] == ":/"
+    for part in (name, slashed, *([slashed.rsplit("/", 1)[-1]] if elsewhere else [])):
+        if part and (folder / part).is_file():
+            return folder / part
+    return None

@@ -59,7 +59,7 @@ class Listed:
     place: str
 
 
-def read_ilsvrc(path: Path, split: str | None = None) -> GroundTruth:
+def read_ilsvrc(path: Path, split: str | None = None, pictures: bool = True) -> GroundTruth:
     """Return a split of ILSVRC DET, by default val; a folder with list.txt, images/ and bbox/ is one split.
 
     `class_names` are the detector's, `class_keys` the WordNet ids; a name in the XML may be of a synset below a class.
@@ -72,13 +72,13 @@ def read_ilsvrc(path: Path, split: str | None = None) -> GroundTruth:
     if is_small_set(path):
         if split not in (None, DEFAULT_SPLIT, path.name, "val2_mini"):
             raise wrong(path, f"a folder with list.txt has no split '{split}'", "give no split")
-        return _read_small(path, _bases(path) + _bases(path.absolute().parent))
+        return _read_small(path, _bases(path) + _bases(path.absolute().parent), pictures)
     split = split or DEFAULT_SPLIT
     bases = _bases(path)
     if split == "val2_mini":
         if not is_small_set(path / split):
             raise wrong(path / split, "no folder with list.txt, images and bbox", "give a folder that holds it")
-        return _read_small(path / split, bases)
+        return _read_small(path / split, bases, pictures)
     if split not in SPLITS:
         raise wrong(path, f"ILSVRC DET has no split '{split}'", f"give one of {', '.join(SPLITS)}")
 
@@ -91,7 +91,7 @@ def read_ilsvrc(path: Path, split: str | None = None) -> GroundTruth:
         listed = _part_of_val(path, bases, split)
     else:
         listed = _read_list(_list(path, bases, f"{split}.txt"))
-    return _read(listed, files, folders, bases, kind)
+    return _read(listed, files, folders, bases, kind, pictures)
 
 
 def is_ilsvrc(path: Path) -> bool:
@@ -175,12 +175,17 @@ def _train_list(bases: Sequence[Path], files: XmlFiles) -> list[Listed]:
     return [Listed(name, number, place) for number, (name, place) in enumerate(places.items(), 1)]
 
 
-def _read_small(path: Path, bases: Sequence[Path]) -> GroundTruth:
-    return _read(_read_list(path / "list.txt"), XmlFiles([path / "bbox"]), [path / "images"], bases, "val")
+def _read_small(path: Path, bases: Sequence[Path], pictures: bool) -> GroundTruth:
+    return _read(_read_list(path / "list.txt"), XmlFiles([path / "bbox"]), [path / "images"], bases, "val", pictures)
 
 
 def _read(
-    listed: Sequence[Listed], files: XmlFiles | None, folders: Sequence[Path], bases: Sequence[Path], kind: str
+    listed: Sequence[Listed],
+    files: XmlFiles | None,
+    folders: Sequence[Path],
+    bases: Sequence[Path],
+    kind: str,
+    pictures: bool,
 ) -> GroundTruth:
     """Return the listed pictures with their XML, which pictures of train may lack; without `files` no objects.
 
@@ -199,7 +204,7 @@ def _read(
         files or XmlFiles([]),
         names,
         [item.number for item in listed],
-        find_pictures(names, folders, lambda i: listed[i].place),
+        find_pictures(names, folders, lambda i: listed[i].place, pictures),
         annotations,
         (det_names(), [c.wnid for c in det_classes()]),
         labels,

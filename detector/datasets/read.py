@@ -19,11 +19,14 @@ FORMATS = ("auto", *READERS)
 IN_A_FILE = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}
 
 
-def read_dataset(path: str | Path, format: str = "auto", split: str | None = None) -> GroundTruth:
+def read_dataset(
+    path: str | Path, format: str = "auto", split: str | None = None, pictures: bool = True
+) -> GroundTruth:
     """Return the ground truth at `path`, a folder or a JSON or data.yaml file; every box is checked.
 
     `format`: one of FORMATS; auto tells by what is there. `split`: one of SPLITS for ILSVRC, for others whatever the
-    data set calls its splits. None is val; a data set without splits is val as a whole, and has no other.
+    data set calls its splits. None is val; a data set without splits is val as a whole, and has no other. `pictures`:
+    whether one that is missing in a folder of pictures is an error; without, its path is None.
     Raises: ValueError "place: what is wrong; what to do about it" in one line; OSError, FileNotFoundError among them.
     """
     path = Path(path)
@@ -35,7 +38,7 @@ def read_dataset(path: str | Path, format: str = "auto", split: str | None = Non
         format = guess_format(path)
     if not path.is_dir() and IN_A_FILE.get(path.suffix.casefold(), "coco") != format:
         raise wrong(path, f"a data set of format {format} is no such file", "give its folder")
-    return READERS[format](path, split)
+    return READERS[format](path, split, pictures)
 
 
 def guess_format(path: Path) -> str:

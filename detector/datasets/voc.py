@@ -45,7 +45,7 @@ VOC_CLASSES = (
 )
 
 
-def read_voc(path: Path, split: str | None = None) -> GroundTruth:
+def read_voc(path: Path, split: str | None = None, pictures: bool = True) -> GroundTruth:
     """Return a VOC data set: VOCdevkit with one year in it, VOC2007, VOC2012, or any folder of their layout.
 
     The pictures are those of ImageSets/Main/<split>.txt (None: val), or all annotated ones where there is no
@@ -82,7 +82,9 @@ def read_voc(path: Path, split: str | None = None) -> GroundTruth:
         files,
         names,
         range(1, len(names) + 1),
-        find_pictures(names, [folder / "JPEGImages"], lambda i: at(source, lines[i][1]) if lines else str(source)),
+        find_pictures(
+            names, [folder / "JPEGImages"], lambda i: at(source, lines[i][1]) if lines else str(source), pictures
+        ),
         annotations,
         (classes, classes),
         {name: label for label, name in enumerate(classes, 1)},

@@ -38,7 +38,7 @@ YAML_SPLITS = ("train", "val", "test")
 SETTINGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 
-def read_yolo(path: Path, split: str | None = None) -> GroundTruth:
+def read_yolo(path: Path, split: str | None = None, pictures: bool = True) -> GroundTruth:
     """Return a YOLO data set: a folder, or its data.yaml.
 
     Where data.yaml (in a folder too) names the split (None: val) under `train`, `val` or `test`, its pictures are those
@@ -46,7 +46,7 @@ def read_yolo(path: Path, split: str | None = None) -> GroundTruth:
     are those in images/ with labels/ beside it, or in images/<split>/ with labels/<split>/, or <split>/images/ with
     <split>/labels/. A picture without a label file has no objects. Classes are the lines of classes.txt, else `names`
     of data.yaml. Numbers are relative to the upright picture, of which only the header is read. `numbers` count the
-    pictures from 1 in the order of their names.
+    pictures from 1 in the order of their names. Without its pictures (`pictures`) the set cannot be read.
     Raises: ValueError with file, line and cure; OSError.
     """
     root = path if path.is_dir() else path.parent

@@ -60,7 +60,7 @@ def boxed_images(data: Sequence[str], partial: Sequence[str]) -> BoxedImages:
     for number, item in enumerate(data):
         path, _, split = item.partition("#")
         path = str(samples_folder() / "annotations.json") if path == SAMPLES else path
-        truth = read_dataset(path, split=None if Path(path).is_file() else split or "train")
+        truth = read_dataset(path, split=None if Path(path).suffix.casefold() == ".json" else split or "train")
         for index, image in enumerate(truth.paths):
             rows = truth.of_picture(index)
             own = truth.boxes[rows][~truth.crowd[rows]].astype(np.float32)

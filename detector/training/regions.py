@@ -106,7 +106,7 @@ def read_sources(
         path, _, split = item.partition("#")
         if path == SAMPLES:
             path = str(samples_folder() / "annotations.json")
-        truth = read_dataset(path, split=None if Path(path).is_file() else split or "train")
+        truth = read_dataset(path, split=None if Path(path).suffix.casefold() == ".json" else split or "train")
         if not any(truth.paths):
             raise ValueError(f"{path}: no picture of this data set is there; put the pictures beside the annotations")
         names = names or truth.class_names

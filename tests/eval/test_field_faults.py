@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from detector.datasets.read import read_dataset
 from eval.map import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,3 +106,30 @@ def test_a_voc_result_file_with_a_byte_order_mark(tmp_path: Path, capsys: pytest
     results = tmp_path / "det_widget.txt"
     results.write_bytes(b"\xef\xbb\xbfa 0.9 20 20 90 90\r\nb 0.8 20 20 90 90\r\n")
     assert score(capsys, data, results, "--predictions-format", "voc") == pytest.approx(100)
+
+
+def test_scoring_a_file_needs_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two pictures one is there; the detector and training still refuse the data set."""
+    names = ("a.jpg", "b.jpg"), ("/home/x/a.jpg", "/home/x/b.jpg"), ("C:\\x\\a.jpg", "http://host/x/b.jpg")
+    picture(tmp_path / "images" / "a.jpg")
+    for files in names:
+        data = coco(tmp_path / "val.json", *files)
+        for spelling in (files, ("a.jpg", "b.jpg"), ("a", "b")):
+            assert score(capsys, data, csv(tmp_path, *spelling)) == pytest.approx(100)
+        assert main(["--data", str(data), "--model", "fast"]) == 1
+        assert "b.jpg' is not in" in capsys.readouterr().err
+    data = voc(tmp_path / "voc", "a", "b")
+    picture(data / "JPEGImages" / "a.jpg")
+    assert score(capsys, data, csv(tmp_path, "a", "b")) == pytest.approx(100)
+    assert main(["--data", str(data), "--model", "fast"]) == 1
+    assert "picture 'b' is not in" in capsys.readouterr().err
+
+
+def test_backslashes_of_windows_in_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = coco(tmp_path / "val.json", "images\\1.jpg", "images\\2.jpg")
+    for name in ("1.jpg", "2.jpg"):
+        picture(tmp_path / "images" / name)
+    truth = read_dataset(data)
+    assert truth.names == ("1", "2") and truth.paths == (tmp_path / "images/1.jpg", tmp_path / "images/2.jpg")
+    for spelling in (("images\\1.jpg", "images\\2.jpg"), ("1.jpg", "2.jpg"), ("images/1", "images/2")):
+        assert score(capsys, data, csv(tmp_path, *spelling)) == pytest.approx(100)
