@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -71,7 +71,7 @@ class SelectiveSearch:
     def prepare(self) -> None:
         import numpy as np
 
-        self(np.zeros((2, 2, 3), np.uint8))
+        replace(self, threads=1)(np.zeros((2, 2, 3), np.uint8))  # a process that ends meanwhile starts no more threads
 
     def describe(self) -> str:
         return f"Selective Search, {self.mode}, superpixel scale {self.superpixel_scale}"
@@ -121,7 +121,10 @@ class Merged:
 
     def prepare(self) -> None:
         first = threading.Thread(target=self.first.prepare)
-        first.start()
+        try:
+            first.start()
+        except RuntimeError:  # the process ends already
+            return
         self.second.prepare()
         first.join()
 

@@ -102,3 +102,18 @@ def test_neither_options_nor_selective_search_import_the_detector():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "set() set()\n"
+
+
+def test_preparing_outlives_the_main_thread_in_silence():
+    """Python refuses new thread pools once the main thread has ended, as `detect` may have by then."""
+    code = (
+        "import threading, time\n"
+        "from proposals.proposer import SelectiveSearch\n"
+        "def late():\n"
+        "    threading.main_thread().join()\n"
+        "    time.sleep(0.1)\n"
+        "    SelectiveSearch().prepare()\n"
+        "threading.Thread(target=late).start()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
