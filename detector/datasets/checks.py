@@ -44,6 +44,16 @@ def parse_int(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else None
 
 
+def parse_whole(text: str) -> int | None:
+    """Return a whole number of 0 or more, also one that is written 200.0 or 2e+02; None for anything else."""
+    try:
+        value = parse_float(text)
+    except ValueError:
+        return None
+    exact = parse_int(text)
+    return exact if exact is not None else int(value) if value.is_integer() and 0 <= value < 2**53 else None
+
+
 def parse_float(text: str) -> float:
     """Return a number as `float` does, but not of 1_0 or of digits other than 0-9. Raises: ValueError."""
     if "_" in text or not text.isascii():

@@ -101,6 +101,10 @@ def parse_coco(data: dict[str, Any], path: Path, split: str | None = None, pictu
     categories = [_Item(path, "categories", i, item) for i, item in enumerate(data["categories"])]
     keys = [item.id() for item in categories]
     check_unique(map(str, keys), lambda i: categories[i].place, "id")
+    named = [_whole(item.get("category_id")) for item in data["annotations"] if isinstance(item, dict)]
+    used = {key for key in named if type(key) is int}
+    kept = [i for i, item in enumerate(categories) if keys[i] in used or not item.is_group(categories)]
+    categories, keys = [categories[i] for i in kept], [keys[i] for i in kept]
     names = [item.text("name") for item in categories]
     check_unique(names, lambda i: categories[i].place, "name")
     order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -165,7 +169,7 @@ class _Item:
         return self._fields[key]
 
     def id(self) -> int:
-        value = self._get("id")
+        value = _whole(self._get("id"))
         if type(value) is not int or abs(value) > MAX_ID:
             raise wrong(self.place, f"'id' is {_shown(value)}", "number them with whole numbers")
         return value
@@ -180,14 +184,20 @@ class _Item:
             pass  # half of a surrogate pair, which JSON can spell
         raise wrong(self.place, f"'{key}' is {_shown(value)}", "it must be text")
 
+    def is_group(self, others: Sequence[_Item]) -> bool:
+        """Return whether a category is one of Roboflow's, that only others belong to."""
+        name = self._fields.get("name")
+        groups = [other._fields.get("supercategory") for other in others if other is not self]
+        return self._fields.get("supercategory") in (None, "", "none") and name in groups
+
     def side(self, key: str) -> int:
-        value = self._fields.get(key, 0)
+        value = _whole(self._fields.get(key) or 0)
         if type(value) is not int or not 0 <= value <= MAX_ID:
             raise wrong(self.place, f"'{key}' is {_shown(value)}", "give whole pixels, or leave it out")
         return value
 
     def one_of(self, key: str, known: dict[int, int], what: str) -> int:
-        value = self._get(key)
+        value = _whole(self._get(key))
         if type(value) is not int or value not in known:
             raise wrong(self.place, f"'{key}' {_shown(value)} is an unknown {what}", "correct it, or remove the object")
         return known[value]
@@ -202,8 +212,8 @@ class _Item:
             raise wrong(self.place, "'bbox' has a number beyond all pictures", "correct or remove the box") from None
 
     def crowd(self) -> bool:
-        value = self._fields.get("iscrowd", 0)
-        if value not in (0, 1) or isinstance(value, float):
+        value = self._fields.get("iscrowd")
+        if value not in (None, 0, 1):
             raise wrong(self.place, f"'iscrowd' is {_shown(value)}", "give 0 or 1")
         return bool(value)
 
@@ -214,6 +224,11 @@ class _Item:
         if type(value) not in (int, float) or not 0 <= value <= MAX_ID:
             raise wrong(self.place, f"'area' is {_shown(value)}", "give square pixels, or leave it out")
         return float(value)
+
+
+def _whole(value: Any) -> Any:
+    """Return 200.0 as the whole number that it is, anything else unchanged."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < 2**53 else value
 
 
 def _kind(value: object) -> str:

@@ -24,10 +24,9 @@ from detector.datasets.checks import (
     find_pictures,
     index_files,
     parse_float,
-    parse_int,
+    parse_whole,
     read_bytes,
     read_classes,
-    read_words,
     short,
     short_names,
     with_short_names,
@@ -35,9 +34,11 @@ from detector.datasets.checks import (
     xml_text,
 )
 from detector.datasets.ground_truth import GroundTruth
+from proposals.image_files import read_list
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 XML = (".xml",)
+YES, NO = ("1", "1.0", "true", "yes"), ("", "0", "0.0", "false", "no", "unspecified")  # of flags, as tools write them
 # the 20 classes of VOC 2007..2012, in the order of the development kit
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -58,7 +59,8 @@ def read_voc(path: Path, split: str | None = None, pictures: bool = True) -> Gro
     files = XmlFiles([folder / "Annotations"])
     if sets.is_dir():
         source = _list_of(sets, split or DEFAULT_SPLIT)
-        lines = [(words[0], line) for line, words in read_words(source)]
+        check_regular(source)
+        lines = [(_listed(text, files), line) for line, text in read_list(source)]
         names = [name for name, _ in lines]
         check_unique(names, lambda i: at(source, lines[i][1]), "picture")
     elif split not in (None, DEFAULT_SPLIT):
@@ -110,6 +112,15 @@ def _year(path: Path) -> Path:
     return years[0]
 
 
+def _listed(line: str, files: XmlFiles) -> str:
+    """Return the picture that a line names: all of it, in quotes as CVAT writes, or without VOC's -1, 0 or 1 behind."""
+    name = line[1:-1] if len(line) > 2 and line[0] == line[-1] == '"' else line
+    words = name.split()
+    if not files.has(name) and len(words) > 1 and words[-1] in ("-1", "0", "1"):
+        return name[: -len(words[-1])].rstrip()
+    return name
+
+
 def _list_of(sets: Path, split: str) -> Path:
     path = sets / f"{split}.txt"
     if not path.exists():
@@ -150,6 +161,10 @@ class XmlFiles:
     def names(self) -> list[str]:
         """Return all names, sorted: without folders where that leaves those of a source unique."""
         return sorted(self._names)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of this name."""
+        return name in self._files or name in self._members
 
     def read(self, name: str) -> tuple[str, bytes] | None:
         """Return the place, for messages, and the contents of one file; None where there is none.
@@ -207,7 +222,7 @@ def parse(data: bytes, place: str) -> Annotation:
 
 def _size(root: ElementTree.Element, place: str) -> tuple[int, int]:
     said = [root.findtext(f"size/{side}", "0").strip() for side in ("width", "height")]
-    width, height = map(parse_int, said)
+    width, height = map(parse_whole, said)
     if width is None or height is None:
         raise wrong(place, f"<size> says '{short(said[0])}' x '{short(said[1])}'", "give whole pixels")
     return width, height
@@ -229,10 +244,10 @@ def _number(item: ElementTree.Element, tag: str) -> float:
 
 
 def _flag(item: ElementTree.Element, tag: str) -> bool:
-    text = item.findtext(tag, "0").strip()
-    if text not in ("0", "1"):
+    text = item.findtext(tag, "").strip()
+    if text.casefold() not in (*NO, *YES):
         raise ValueError(f"<{tag}> is '{short(text)}', not 0 or 1")
-    return text == "1"
+    return text.casefold() in YES
 
 
 def object_line(text: str, index: int) -> int:

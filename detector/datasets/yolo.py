@@ -20,6 +20,7 @@ from detector.datasets.checks import (
     index_files,
     parse_float,
     parse_int,
+    parse_whole,
     read_classes,
     read_text,
     read_words,
@@ -66,6 +67,7 @@ def read_yolo(path: Path, split: str | None = None, pictures: bool = True) -> Gr
         if name not in index and name != "classes":
             raise wrong(text, f"there is no picture '{name}' in {base}", "add it, or remove the label file")
 
+    keypoints = settings is not None and "kpt_shape" in _fields(settings)
     names = sorted(index)
     sizes = np.array([_size(index[name]) for name in names], np.int64)
     owners: list[int] = []
@@ -76,7 +78,7 @@ def read_yolo(path: Path, split: str | None = None, pictures: bool = True) -> Gr
         if name not in texts:
             continue
         for line, words in read_words(texts[name]):
-            label, row = _object(words, len(classes), at(texts[name], line))
+            label, row = _object(words, len(classes), keypoints, at(texts[name], line))
             owners.append(picture)
             objects.append(label)
             rows.append(row)
@@ -300,17 +302,22 @@ def _elsewhere(root: Path) -> frozenset[str | int]:
     return frozenset(file.stem for folder in folders for file in walk(folder, SUFFIXES))
 
 
-def _object(words: list[str], classes: int, place: str) -> tuple[int, list[float]]:
-    """Return label and normalised box of one line."""
-    if len(words) != 5:
-        raise wrong(place, f"{len(words)} numbers instead of 5", "write: class cx cy w h (outlines are not read)")
-    label = parse_int(words[0])
+def _object(words: list[str], classes: int, keypoints: bool, place: str) -> tuple[int, list[float]]:
+    """Return label and normalised box of one line: a box, a box with keypoints, or an outline, whose box it is."""
+    outline = len(words) >= 7 and len(words) % 2 == 1 and not keypoints
+    if len(words) != 5 and not outline and not (keypoints and len(words) > 5):
+        raise wrong(place, f"{len(words)} numbers instead of 5", "write: class cx cy w h (or an outline)")
+    label = parse_whole(words[0])
     if label is None or label >= classes:
         raise wrong(place, f"unknown class '{short(words[0])}'", f"the classes are 0..{classes - 1}")
     try:
-        row = [parse_float(word) for word in words[1:]]
+        row = [parse_float(word) for word in (words[1:] if outline else words[1:5])]
     except ValueError:
-        raise wrong(place, f"'{short(' '.join(words[1:]))}' are not four numbers", "write: class cx cy w h") from None
-    if any(value < -SLACK or value > 1 + SLACK for value in row):
+        what = f"'{short(' '.join(words[1:]))}' are not {'all' if outline else 'four'} numbers"
+        raise wrong(place, what, "write: class cx cy w h") from None
+    if any(value < -SLACK or value > 1 + SLACK or (outline and value != value) for value in row):
         raise wrong(place, "a number is not in 0..1", "divide x and w by the picture's width, y and h by its height")
+    if outline:
+        (left, right), (top, bottom) = ((min(side), max(side)) for side in (row[::2], row[1::2]))
+        row = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
     return label + 1, row

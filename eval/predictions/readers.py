@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from detector.datasets.checks import parse_float, read_text, read_words
+from detector.datasets.checks import check_regular, parse_float, read_text
 from detector.datasets.ground_truth import Doubles, GroundTruth, Longs
 from detector.formats.readers import from_json, from_voc
 from eval.predictions import FORMATS
 from eval.predictions.columns import Columns, Named, joined, nothing, of_detections, placed
 from eval.predictions.table import Predictions
+from proposals.image_files import read_list
 
 ILSVRC_COLUMNS = ("image_id", "class_id", "confidence", "xmin", "ymin", "xmax", "ymax")
 VOC_COLUMNS = ("picture", "confidence", "xmin", "ymin", "xmax", "ymax")
@@ -170,11 +171,13 @@ def _voc_results(path: Path, truth: GroundTruth) -> Columns:
     names: list[str] = []
     rows: list[list[float]] = []
     lines: list[int] = []
-    for number, words in read_words(path):
+    check_regular(path)
+    for number, line in read_list(path):
         where = f"{path}, line {number}"
+        words = line.rsplit(maxsplit=len(VOC_COLUMNS) - 1)  # a name may have blanks
         if len(words) != len(VOC_COLUMNS):
             raise ValueError(f"{where}: {len(words)} columns; {len(VOC_COLUMNS)} are needed: {' '.join(VOC_COLUMNS)}")
-        names.append(words[0])
+        names.append(words[0].strip('"'))
         rows.append(_numbers(words[1:], VOC_COLUMNS[1:], where))
         lines.append(number)
     table = np.array(rows, np.float64).reshape(-1, 5)

@@ -133,3 +133,98 @@ def test_backslashes_of_windows_in_file_names(tmp_path: Path, capsys: pytest.Cap
     assert truth.names == ("1", "2") and truth.paths == (tmp_path / "images/1.jpg", tmp_path / "images/2.jpg")
     for spelling in (("images\\1.jpg", "images\\2.jpg"), ("1.jpg", "2.jpg"), ("images/1", "images/2")):
         assert score(capsys, data, csv(tmp_path, *spelling)) == pytest.approx(100)
+
+
+def test_names_with_blanks_in_lists_and_results_of_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("my photo 1", "my photo 2", "my")
+    data = voc(tmp_path / "voc", *names)
+    sets = data / "ImageSets" / "Main"
+    sets.mkdir(parents=True)
+    (sets / "val.txt").write_text("my photo 1\nmy photo 2\nmy\n")
+    (sets / "quoted.txt").write_text('"my photo 1"\n"my photo 2"\n"my"\n')
+    (sets / "widget_val.txt").write_text("my photo 1  1\nmy photo 2 -1\nmy  0\n")
+    results = tmp_path / "det_widget.txt"
+    results.write_text("".join(f"{name} 0.9 20 20 90 90\n" for name in names))
+    for split in ("val", "quoted", "widget_val"):
+        assert read_dataset(data, split=split).names == names
+        assert score(capsys, data, csv(tmp_path, *names), "--split", split) == pytest.approx(100)
+        argv = ("--split", split, "--predictions-format", "voc")
+        assert score(capsys, data, results, *argv) == pytest.approx(100)
+
+
+def test_a_category_that_only_groups_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Roboflow writes category 0 so; of the name of a class it once was refused, else a class without objects."""
+    for group in ("widget", "things"):
+        categories = [
+            {"id": 0, "name": group, "supercategory": "none"},
+            {"id": 1, "name": "widget", "supercategory": group},
+            {"id": 2, "name": "rare", "supercategory": group},
+        ]
+        data = coco(tmp_path / "gt.json", "a.jpg", categories=categories)
+        assert read_dataset(data).class_names == ("widget", "rare")
+        assert score(capsys, data, csv(tmp_path, "a")) == pytest.approx(100)
+    categories = [{"id": 0, "name": "widget"}, {"id": 1, "name": "widget"}]
+    with pytest.raises(ValueError, match="name 'widget' comes a second time"):
+        read_dataset(coco(tmp_path / "gt.json", "a.jpg", categories=categories))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0.0 0.275 0.36 0.35 0.4733",
+        "0.000000e+00 2.75e-01 3.6e-01 3.5e-01 4.733e-01",
+        "0 0.1 0.1233 0.45 0.1233 0.45 0.5967 0.1 0.5967",
+        "0 0.1 0.1233 0.45 0.3 0.2 0.5967",
+    ],
+    ids=["class 0.0", "of numpy", "corners", "outline"],
+)
+def test_label_lines_of_yolo(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text(line)
+    (tmp_path / "classes.txt").write_text("widget\n")
+    assert read_dataset(tmp_path).boxes[0] == pytest.approx([20, 18.5, 90, 89.5], abs=0.02)
+    assert score(capsys, tmp_path, csv(tmp_path, "a"), "--iou", "0.5") == pytest.approx(100)
+
+
+def test_keypoints_of_yolo_are_no_outline(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.275 0.36 0.35 0.4733 0.3 0.3 0.2 0.2")
+    (tmp_path / "data.yaml").write_text("names: [widget]\nkpt_shape: [2, 2]\n")
+    assert read_dataset(tmp_path).boxes[0] == pytest.approx([20, 18.5, 90, 89.5], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        f"<annotation>{SIZE.replace('200', '200.0').replace('150', '150.0')}{OBJECT}</annotation>",
+        *(
+            f"<annotation>{SIZE}{OBJECT.replace('<difficult>0', f'<difficult>{word}')}</annotation>"
+            for word in ("", "False", "Unspecified", "0.0", "no")
+        ),
+        f'<?xml version="1.0" encoding="GBK"?>\n<annotation><filename>\u56fe.jpg</filename>{SIZE}{OBJECT}</annotation>',
+    ],
+)
+def test_spellings_in_xml(xml: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = voc(tmp_path, "a")
+    (tmp_path / "Annotations" / "a.xml").write_bytes(xml.encode("gbk"))
+    truth = read_dataset(data)
+    assert truth.sizes.tolist() == [[200, 150]] and not truth.difficult.any()
+    assert score(capsys, data, csv(tmp_path, "a")) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image": {"width": 200.0, "height": 150.0}},
+        {"annotation": {"iscrowd": None}},
+        {"annotation": {"iscrowd": False}},
+        {"annotation": {"iscrowd": 0.0}},
+        {"annotation": {"image_id": 1.0, "category_id": 1.0}},
+    ],
+)
+def test_spellings_in_coco(fields: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = coco(tmp_path / "gt.json", "a.jpg", **fields)
+    assert score(capsys, data, csv(tmp_path, "a")) == pytest.approx(100)
+    assert read_dataset(data).sizes.tolist() == [[200, 150]]
