@@ -348,6 +348,7 @@ def test_the_torch_module_has_a_part_for_each_member():
     assert sources == ["a", "0/c", "1/c", "2/c"]
 
 
+@pytest.mark.slow
 def test_shipped_ensemble_in_8_bits_is_the_mean_of_its_members():
     """On crops of a picture with little in it, where a member that was compiled wrongly shows."""
     image = read_image(sample_path("rocket.jpg"))

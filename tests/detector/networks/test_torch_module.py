@@ -96,8 +96,8 @@ def test_folding_by_hand():
     [
         ({}, 224),
         ({"width": 0.25}, 96),
-        ({"norm": "batch", "width": 0.5}, 128),
-        ({"width": 1.25}, 160),
+        ({"norm": "batch", "width": 0.5}, 96),
+        ({"width": 1.25}, 96),
         ({"width": 0.5, "classes": 4, "class_names": ("cat", "dog", "owl")}, 101),
         ({"norm": "batch", "classes": 201, "width": 0.5}, 75),
     ],
