@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -71,7 +72,8 @@ class SelectiveSearch:
     def prepare(self) -> None:
         import numpy as np
 
-        replace(self, threads=1)(np.zeros((2, 2, 3), np.uint8))  # a process that ends meanwhile starts no more threads
+        with suppress(Exception):  # the first image meets it again; Python starts no threads in a process that ends
+            replace(self, threads=1)(np.zeros((2, 2, 3), np.uint8))
 
     def describe(self) -> str:
         return f"Selective Search, {self.mode}, superpixel scale {self.superpixel_scale}"
