@@ -50,8 +50,8 @@ def read_voc(path: Path, split: str | None = None, pictures: bool = True) -> Gro
     """Return a VOC data set: VOCdevkit with one year in it, VOC2007, VOC2012, or any folder of their layout.
 
     The pictures are those of ImageSets/Main/<split>.txt (None: val), or all annotated ones where there is no
-    ImageSets. The classes are the lines of classes.txt if there is one, else VOC's 20; without ImageSets those that
-    occur, sorted. Boxes are 1-based inclusive in the files. `numbers` count the pictures from 1, in their order.
+    ImageSets. The classes are the lines of classes.txt or labelmap.txt (CVAT), else VOC's 20; without ImageSets those
+    that occur, sorted. Boxes are 1-based inclusive in the files. `numbers` count the pictures from 1, in their order.
     Raises: ValueError with file, line and cure; OSError.
     """
     folder = _year(path)
@@ -77,7 +77,7 @@ def read_voc(path: Path, split: str | None = None, pictures: bool = True) -> Gro
             raise wrong(at(source, lines[index][1]), what, "get the file, or give a split that is annotated")
         annotations.append(parse(found[1], found[0]))
 
-    classes = read_classes(folder / "classes.txt")
+    classes = read_classes(folder / "classes.txt") or _label_map(folder / "labelmap.txt")
     if not classes:
         classes = VOC_CLASSES if sets.is_dir() else tuple(sorted({n for a in annotations for n in a.names}))
     return assemble(
@@ -110,6 +110,15 @@ def _year(path: Path) -> Path:
     if len(years) > 1:
         raise wrong(path, f"holds {' and '.join(year.name for year in years)}", "give one of them")
     return years[0]
+
+
+def _label_map(path: Path) -> tuple[str, ...]:
+    """Return the classes of CVAT's labelmap.txt, lines `label:color_rgb:parts:actions`; none without the file."""
+    if not path.exists():
+        return ()
+    check_regular(path)
+    names = [line.split(":")[0].strip() for _, line in read_list(path) if not line.startswith("#")]
+    return tuple(dict.fromkeys(name for name in names if name and name != "background"))
 
 
 def _listed(line: str, files: XmlFiles) -> str:

@@ -228,3 +228,13 @@ def test_spellings_in_coco(fields: dict[str, Any], tmp_path: Path, capsys: pytes
     data = coco(tmp_path / "gt.json", "a.jpg", **fields)
     assert score(capsys, data, csv(tmp_path, "a")) == pytest.approx(100)
     assert read_dataset(data).sizes.tolist() == [[200, 150]]
+
+
+def test_the_label_map_of_cvat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = voc(tmp_path / "voc", "a")
+    (data / "classes.txt").unlink()
+    (data / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nwidget:250,50,83::\n")
+    (data / "ImageSets" / "Main").mkdir(parents=True)
+    (data / "ImageSets" / "Main" / "default.txt").write_text("a\n")
+    assert read_dataset(data, split="default").class_names == ("widget",)
+    assert score(capsys, data, csv(tmp_path, "a"), "--split", "default") == pytest.approx(100)
