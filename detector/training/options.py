@@ -7,13 +7,20 @@ fields of `RegionOptions`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from proposals.options import check_options, option
 from proposals.proposer import ProposalOptions
 
-RCNN = "R-CNN section 2.3"
+RCNN, SOLVER, G5, G6 = "R-CNN section 2.3", "R-CNN's solver", "GoogLeNet section 5", "GoogLeNet section 6"
+SHARE: dict[str, Any] = {"low": 0, "high": 1}
+PART: dict[str, Any] = {**SHARE, "below": True}
+PRECISIONS = ("auto", "f32", "bf16", "int8")
+# what an option needs to have an effect
 STEPPED = {"schedule": ("step",)}
+KEPT = {"frozen": (), "keep_features": (True,)}
 GOOGLENET = {"network": ("googlenet",)}
+SIDES = {"auxiliary": (True,), **GOOGLENET}
 
 
 @dataclass(frozen=True)
@@ -25,26 +32,21 @@ class LoopOptions:
     accumulate: int = option(1, "parts of a mini-batch, worked on one after the other to save memory", low=1)
     optimizer: str = option("sgd", "rule of a step", choices=("sgd", "adamw"), source="GoogLeNet section 6, R-CNN")
     momentum: float = option(
-        0.9, "momentum of sgd", low=0, high=1, needs={"optimizer": ("sgd",)}, source="GoogLeNet section 6, R-CNN"
+        0.9, "momentum of sgd", **SHARE, needs={"optimizer": ("sgd",)}, source="GoogLeNet section 6, R-CNN"
     )
-    weight_decay: float = option(5e-4, "weight decay, of biases too", low=0, high=1, source="R-CNN's solver")
+    weight_decay: float = option(5e-4, "weight decay, of biases too", **SHARE, source=SOLVER)
     learning_rate: float = option(
         1e-3, "learning rate at the beginning, after the warm-up", low=0, high=100, source=RCNN
     )
     schedule: str = option(
         "step", "how the learning rate falls", choices=("constant", "step", "cosine"), source="step: both papers"
     )
-    decay: float = option(0.1, "factor by which the rate falls", low=0, high=1, needs=STEPPED, source="R-CNN's solver")
+    decay: float = option(0.1, "factor by which the rate falls", **SHARE, needs=STEPPED, source=SOLVER)
     decay_steps: int = option(
         0, "mini-batches after which it falls; R-CNN 20,000", low=0, off="as decay_epochs", needs=STEPPED
     )
     decay_epochs: float = option(
-        0.0,
-        "passes after which it falls",
-        low=0,
-        high=1e6,
-        needs=STEPPED | {"decay_steps": (0,)},
-        source="GoogLeNet section 6",
+        0.0, "passes after which it falls", low=0, high=1e6, needs=STEPPED | {"decay_steps": (0,)}, source=G6
     )
     warmup_steps: int = option(
         0, "mini-batches over which the learning rate rises from zero", low=0, source="arXiv:1706.02677"
@@ -54,12 +56,12 @@ class LoopOptions:
         "none",
         "average of the weights over the steps, for the final model",
         choices=("none", "equal", "ema"),
-        source="GoogLeNet section 6",
+        source=G6,
     )
     average_from: float = option(
-        0.0, "share of the steps before the average begins", low=0, high=1, needs={"average": ("equal", "ema")}
+        0.0, "share of the steps before the average begins", **SHARE, needs={"average": ("equal", "ema")}
     )
-    ema_decay: float = option(0.999, "decay of the exponential average", low=0, high=1, needs={"average": ("ema",)})
+    ema_decay: float = option(0.999, "decay of the exponential average", **SHARE, needs={"average": ("ema",)})
     precision: str = option("f32", "precision of the arithmetic; bf16 by autocast", choices=("f32", "bf16"))
     compile: bool = option(False, "compile the network with torch.compile")
     device: str = option("auto", "where the network is trained", choices=("auto", "cpu", "cuda"))
@@ -86,9 +88,7 @@ class RegionOptions(ProposalOptions):
         "det", "classes: the 200 of ILSVRC, to which others are mapped, or the data's own", choices=("det", "own")
     )
     cache: str = option("", "folder for the features; runs with the same regions share it", off="in the run folder")
-    cut_precision: str = option(
-        "auto", "precision in which the features are computed", choices=("auto", "f32", "bf16", "int8")
-    )
+    cut_precision: str = option("auto", "precision in which the features are computed", choices=PRECISIONS)
     most_foreground: int = option(
         0, "most proposals of a picture with an IoU of 0.5 or more, beside its ground truth", low=0, off="all"
     )
@@ -106,15 +106,8 @@ class RegionOptions(ProposalOptions):
 class FinetuneOptions(RegionOptions, LoopOptions):
     """`finetune`: R-CNN's domain-specific fine-tuning (R-CNN section 2.3, GoogLeNet section 8)."""
 
-    cache: str = option(
-        "",
-        "folder for the frozen layers' outputs; runs share it",
-        off="in the run folder",
-        needs={"frozen": (), "keep_features": (True,)},
-    )
-    cut_precision: str = option(
-        "auto", "precision of the frozen layers", choices=("auto", "f32", "bf16", "int8"), needs={"frozen": ()}
-    )
+    cache: str = option("", "folder for the frozen layers' outputs; runs share it", off="in the run folder", needs=KEPT)
+    cut_precision: str = option("auto", "precision of the frozen layers", choices=PRECISIONS, needs={"frozen": ()})
     label_only: tuple[str, ...] = option(
         (), "those of data with one class a picture and no box", source="arXiv:2201.02605"
     )
@@ -124,9 +117,7 @@ class FinetuneOptions(RegionOptions, LoopOptions):
     frozen: str = option("", "last layer that keeps its weights", off="all are trained")
     keep_features: bool = option(True, "compute the frozen layers' outputs once; false: anew for each region drawn")
     kept: str = option(
-        "",
-        "layer behind frozen up to which kept_from gives the weights",
-        needs={"frozen": (), "keep_features": (True,), "kept_from": ()},
+        "", "layer behind frozen up to which kept_from gives the weights", needs=KEPT | {"kept_from": ()}
     )
     kept_from: str = option(
         "", "earlier run whose layers up to kept are taken, as members of an ensemble do", needs={"kept": ()}
@@ -137,16 +128,15 @@ class FinetuneOptions(RegionOptions, LoopOptions):
     near: float = option(
         0.0,
         "share of background with an IoU of 0.1 to 0.5",
-        low=0,
-        high=1,
+        **SHARE,
         needs={"most_background": ()},
         source="Fast R-CNN section 2.3",
     )
     balance: float = option(
-        0.0, "balance of classes and data sets: 0 as they come, as in R-CNN, 1 each equally often", low=0, high=1
+        0.0, "balance of classes and data sets: 0 as they come, as in R-CNN, 1 each equally often", **SHARE
     )
     unlabelled: float = option(
-        0.0, "weight of background as a negative for classes that its data set does not label", low=0, high=1
+        0.0, "weight of background as a negative for classes that its data set does not label", **SHARE
     )
     distill: float = option(
         0.0,
@@ -160,18 +150,10 @@ class FinetuneOptions(RegionOptions, LoopOptions):
         (), "models whose mean scores are kept; []: the model that training begins with", needs={"distill": ()}
     )
     head_rate: float = option(
-        10.0,
-        "learning rate of the new classifier over that of the other layers",
-        low=0,
-        high=1000,
-        source="R-CNN's solver",
+        10.0, "learning rate of the new classifier over that of the other layers", low=0, high=1000, source=SOLVER
     )
-    dropout: float = option(
-        0.4, "share of features dropped before the classifier", low=0, high=1, below=True, source="GoogLeNet section 5"
-    )
-    held_out: float = option(
-        0.05, "share of the pictures that is validated on and not trained on", low=0, high=1, below=True
-    )
+    dropout: float = option(0.4, "share of features dropped before the classifier", **PART, source=G5)
+    held_out: float = option(0.05, "share of the pictures that is validated on and not trained on", **PART)
     batch_memory: int = option(512, "MB of decoded pictures that each worker keeps", low=0)
 
     def __post_init__(self) -> None:
@@ -229,12 +211,7 @@ class BboxOptions(RegionOptions):
 
     ridge: float = option(1000.0, "lambda of the regression", low=1e-6, source="R-CNN appendix C")
     min_overlap: float = option(
-        0.6,
-        "IoU with an object above which a region learns from it",
-        low=0,
-        high=1,
-        below=True,
-        source="R-CNN appendix C",
+        0.6, "IoU with an object above which a region learns from it", **PART, source="R-CNN appendix C"
     )
     target_norm: float = option(20.0, "mean norm of the scaled features", low=1e-6, source="rcnn_scale_features.m")
     max_pairs: int = option(4000, "most regions of a class, a sample of all", low=1, source="ours, for memory")
@@ -268,38 +245,21 @@ class PictureOptions(LoopOptions):
     width: float = option(
         1.0, "factor of googlenet's channels", low=0.01, high=16, needs=GOOGLENET, source="GoogLeNet section 7"
     )
-    auxiliary: bool = option(
-        True, "train with googlenet's classifiers on the side", needs=GOOGLENET, source="GoogLeNet section 5"
-    )
-    auxiliary_weight: float = option(
-        0.3,
-        "weight of their losses",
-        low=0,
-        high=10,
-        needs={"auxiliary": (True,), **GOOGLENET},
-        source="GoogLeNet section 5",
-    )
-    dropout: float = option(
-        0.4, "share of features dropped before the classifier", low=0, high=0.99, source="GoogLeNet section 5"
-    )
+    auxiliary: bool = option(True, "train with googlenet's classifiers on the side", needs=GOOGLENET, source=G5)
+    auxiliary_weight: float = option(0.3, "weight of their losses", low=0, high=10, needs=SIDES, source=G5)
+    dropout: float = option(0.4, "share of features dropped before the classifier", low=0, high=0.99, source=G5)
     start: str = option("", "model or run folder to begin with", off="random weights")
-    size: int = option(224, "side of the crops in pixels", low=75, high=640, source="GoogLeNet section 5")
+    size: int = option(224, "side of the crops in pixels", low=75, high=640, source=G5)
     mean: float = option(128.0, "input = (pixel - mean) / scale", low=0, high=255)
     scale: float = option(128.0, "see mean", low=1e-3, high=1e6)
     mini_batch: int = option(32, "pictures of a mini-batch", low=1, high=65536, source="bvlc_googlenet")
-    area_min: float = option(
-        0.08, "least share of a picture's area that a crop shows", low=0.001, high=1, source="GoogLeNet section 6"
-    )
+    area_min: float = option(0.08, "least share of a picture's area that a crop shows", low=0.001, high=1, source=G6)
     aspect_min: float = option(
-        0.75, "least aspect ratio of a crop; the largest is its inverse", low=0.05, high=1, source="GoogLeNet section 6"
+        0.75, "least aspect ratio of a crop; the largest is its inverse", low=0.05, high=1, source=G6
     )
-    photometric: bool = option(True, "change the colours at random", source="GoogLeNet section 6")
+    photometric: bool = option(True, "change the colours at random", source=G6)
     interpolations: int = option(
-        4,
-        "number of resizing methods to choose from at random; 1: bilinear alone",
-        low=1,
-        high=4,
-        source="GoogLeNet section 6",
+        4, "number of resizing methods to choose from at random; 1: bilinear alone", low=1, high=4, source=G6
     )
     shards_mixed: int = option(16, "tar shards whose pictures are shuffled together", low=1)
     validate_pictures: int = option(
@@ -360,24 +320,13 @@ class MultiBoxOptions(LoopOptions):
     fine_shapes: int = option(6, "k-means shapes of small boxes on each cell of the fine grid", low=1)
     coarse_shapes: int = option(14, "k-means shapes of large boxes on each cell of the coarse grid", low=1)
     mixed: int = option(128, "channels of the heads", low=1)
-    whole: float = option(0.2, "share of the samples that show the whole picture", low=0, high=1, below=True)
-    shrunk: float = option(
-        0.3,
-        "share of the samples that show it smaller, on grey",
-        low=0,
-        high=1,
-        below=True,
-        source="SSD section 2.2",
-    )
-    cut_precision: str = option("auto", "precision of the trunk", choices=("auto", "f32", "bf16", "int8"))
-    view_area: float = option(0.3, "least share of the picture's area that a crop shows", low=0, high=1, below=True)
-    kept_area: float = option(
-        0.5, "least share of an object's area inside a crop for it to count", low=0, high=1, below=True
-    )
+    whole: float = option(0.2, "share of the samples that show the whole picture", **PART)
+    shrunk: float = option(0.3, "share of the samples that show it smaller, on grey", **PART, source="SSD section 2.2")
+    cut_precision: str = option("auto", "precision of the trunk", choices=PRECISIONS)
+    view_area: float = option(0.3, "least share of the picture's area that a crop shows", **PART)
+    kept_area: float = option(0.5, "least share of an object's area inside a crop for it to count", **PART)
     mini_batch: int = option(64, "samples of a mini-batch", low=1)
-    held_out: float = option(
-        0.05, "share of the pictures that is validated on and not trained on", low=0, high=1, below=True
-    )
+    held_out: float = option(0.05, "share of the pictures that is validated on and not trained on", **PART)
     pool_seed: int = option(0, "seed of the choice of held-out pictures, and of the priors", low=0)
 
     def __post_init__(self) -> None:
