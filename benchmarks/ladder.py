@@ -182,12 +182,12 @@ def detections(step: Step, regions: Regions, scores: np.ndarray) -> Detections:
 
 
 def read_set(name: str, pictures: int | None) -> GroundTruth:
-    """Return a set with its classes mapped to the 200, only pictures with an object of them."""
-    truth = to_det(read_dataset(SETS.get(name, Path(name))))
-    truth = truth.select(np.unique(truth.pictures))
+    """Return a set with its classes mapped to the 200: evenly spaced pictures, of these all with an object of them."""
+    truth = read_dataset(SETS.get(name, Path(name)))
     if pictures and pictures < len(truth.names):
         truth = truth.select(np.linspace(0, len(truth.names) - 1, pictures).astype(int))
-    return truth
+    truth = to_det(truth)
+    return truth.select(np.unique(truth.pictures))
 
 
 @dataclass(frozen=True)
