@@ -19,7 +19,8 @@ class DetectOptions(SeededProposalOptions):
     """What one detection run depends on. Raises ValueError for a value outside its range."""
 
     model: str = option(
-        "ensemble", "a model of detect --list-models, a run folder or a weights file; NAME@SIZE for crops of that size"
+        "inception_v3_det",
+        "a model of detect --list-models, a run folder or a weights file; NAME@SIZE for crops of that size",
     )
     ensemble: str = option(
         "",

@@ -23,5 +23,16 @@ done
 python -m detector.join runs/0 runs/1 runs/2 runs/3 runs/4 runs/5 --out detector/models/ensemble.safetensors \
     --pictures $data/coco2017/images
 
+# the default: one network, all layers behind Mixed_5d, all data; 2,400 steps (the first 527 of them on a cosine of 3,200)
+ln -sfn "$PWD/$data" data
+mkdir -p ilsvrc/samples_1000
+ln -sfn "$PWD/loc_full" ilsvrc/loc_full
+ln -sf "$PWD/$data"/ilsvrc/samples_1000/*.webp ilsvrc/samples_1000/
+python scripts/label_list.py ilsvrc/samples_1000 --out ilsvrc/samples_1000/labels.json
+python -m proposals.extract data/voc2012 data/coco2017 ilsvrc data/more --proposals both --out all_proposals.parquet
+python -m detector.train finetune --config configs/shipped_trunk.toml --out runs/trunk steps=2400 \
+    proposals=all_proposals.parquet
+python -m detector.join runs/trunk --out detector/models/inception_v3_det.safetensors --pictures $data/coco2017/images
+
 python -m detector.train multibox --config configs/shipped_multibox.toml --out runs/multibox
 cp runs/multibox/multibox.safetensors detector/models/

@@ -62,7 +62,9 @@ def test_names_and_descriptions():
 
 
 def test_unknown_model_names_the_known_ones():
-    with pytest.raises(FileNotFoundError, match="and no file; known models: ensemble, fast, inception_v3"):
+    with pytest.raises(
+        FileNotFoundError, match="and no file; known models: inception_v3_det, ensemble, fast, inception_v3"
+    ):
         find_model("resnet")
 
 

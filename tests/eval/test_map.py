@@ -172,7 +172,7 @@ def test_without_data_the_samples_are_scored_and_that_is_said(
     document = json.loads(out)
     assert document["data"] == "the bundled samples" and document["pictures"] == 11 and document["objects"] == 32
     assert 0.4 < document["mean_ap"] < 0.9
-    assert "no data set is given" in err and "--data FOLDER" in err and "ensemble" in err
+    assert "no data set is given" in err and "--data FOLDER" in err and "inception_v3_det" in err
     missed = document["errors"]["missed"]
     assert set(missed) == {"no proposal", "suppressed", "misclassified", "badly localised", "below threshold"}
     assert "no data set" in document["notes"][0]
