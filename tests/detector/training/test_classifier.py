@@ -13,9 +13,7 @@ import torch
 from torch.nn import functional
 
 from detector.cli.train import main
-from detector.model import Spec, find_model
-from detector.networks.googlenet import googlenet
-from detector.networks.torch_module import fold, training_network
+from detector.model import find_model
 from detector.runtimes.base import DET
 from detector.runtimes.load import load_classifier
 from detector.training.augmentation import centre_crop
@@ -23,7 +21,6 @@ from detector.training.classifier import ClassifierTask, ImageBatches, open_teac
 from detector.training.data import ImageSet, open_images
 from detector.training.options import ClassifierOptions, DistillOptions
 from detector.training.run_folder import read_log
-from detector.weights import save_weights
 from proposals.images import read_image
 
 SAMPLES = Path(__file__).parents[3] / "samples"
@@ -163,22 +160,12 @@ def test_an_unreadable_picture_is_said_and_the_next_one_taken(tmp_path: Path, ca
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small network of ImageNet's classes whose scores differ from class to class and picture to picture."""
-    network = training_network(googlenet(1000, "batch", 0.25), "none", 0.0, 3)
-    network.convolutions()[-1].conv.weight.data.mul_(40)
-    file = tmp_path_factory.mktemp("teacher") / "small.safetensors"
-    spec = Spec(network="googlenet", size=75, mean=128.0, scale=64.0, width=0.25, norm="batch")
-    return save_weights(file, fold(network), spec).file
-
-
-@pytest.fixture(scope="module")
 def unlabelled(data: Path) -> ImageSet:
     return open_images(data, labelled=False)
 
 
-def test_a_teacher_gives_scores_and_the_student_nears_them(data: Path, teacher: str, tmp_path: Path):
-    fields = {"teachers": [teacher], "steps": 40, "learning_rate": 0.1, "log_steps": 5, "area_min": 0.5}
+def test_a_teacher_gives_scores_and_the_student_nears_them(data: Path, small_network: Path, tmp_path: Path):
+    fields = {"teachers": [str(small_network)], "steps": 40, "learning_rate": 0.1, "log_steps": 5, "area_min": 0.5}
     assert run("distill", data, tmp_path / "run", **fields) == 0
     found = losses(tmp_path / "run")
     assert found[-1] < 0.8 * found[0]
@@ -186,10 +173,10 @@ def test_a_teacher_gives_scores_and_the_student_nears_them(data: Path, teacher: 
     assert (model.outputs, model.classes) == ("imagenet", 1000)
 
 
-def test_the_loss_of_distillation_by_hand(data: Path, teacher: str, unlabelled: ImageSet):
+def test_the_loss_of_distillation_by_hand(data: Path, small_network: Path, unlabelled: ImageSet):
     """The divergence of the student's from the teacher's softmax, both at temperature 2, times 4."""
-    o = DistillOptions(steps=10, data=str(data), teachers=(teacher,), temperature=2.0, **SMALL)  # type: ignore[arg-type]
-    teach = open_teacher(teacher, 96)
+    o = DistillOptions(steps=10, data=str(data), teachers=(str(small_network),), temperature=2.0, **SMALL)  # type: ignore[arg-type]
+    teach = open_teacher(str(small_network), 96)
     task = ClassifierTask(o, unlabelled, None, (teach, teach))
     batch = next(task.batches(0, 1, 0, 1))
     np.testing.assert_allclose(batch["targets"], teach(batch["crops"].numpy()), atol=1e-6)

@@ -20,16 +20,16 @@ from detector.classes import det_classes
 from detector.cli.detect import main as detect
 from detector.cli.train import main
 from detector.datasets.read import read_dataset
-from detector.model import Model, Spec, find_model
+from detector.model import Model, find_model
 from detector.networks.googlenet import googlenet
-from detector.networks.torch_module import fold, training_network
+from detector.networks.torch_module import training_network
 from detector.training.features import fill_cache
 from detector.training.finetune import FinetuneTask, held_out_pictures, start_classifier
 from detector.training.options import FinetuneOptions
 from detector.training.processes import World
 from detector.training.regions import PoolOptions, RegionPool, build_pool, read_sources
 from detector.training.run_folder import load_checkpoint, read_log
-from detector.weights import Weights, load_weights, save_weights
+from detector.weights import Weights, load_weights
 from proposals.store import PictureProposals, ProposalStore, write_store
 from proposals.types import MULTIBOX, SELECTIVE_SEARCH, Proposals
 
@@ -40,23 +40,10 @@ KEPT = (f"frozen={FROZEN}", "cut_precision=f32")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(small_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A narrow GoogLeNet with random weights, proposals around the objects of the samples, a configuration."""
     root = tmp_path_factory.mktemp("finetune")
-    network = training_network(googlenet(1000, "batch", 0.25), "none", 0.0, 3)
-    network.convolutions()[-1].conv.weight.data.mul_(20)
-    save_weights(
-        root / "small.safetensors",
-        fold(network),
-        Spec(
-            network="googlenet",
-            size=75,
-            mean=128.0,
-            scale=64.0,
-            width=0.25,
-            norm="batch",
-        ),
-    )
+    shutil.copy(small_network, root)
     truth = read_dataset(SAMPLES / "annotations.json")
     rng = np.random.default_rng(0)
     rows = []

@@ -20,8 +20,6 @@ from detector.datasets.read import read_dataset
 from detector.detector import Detector
 from detector.export import export, run_file
 from detector.model import Model, Spec, find_model
-from detector.networks.googlenet import googlenet
-from detector.networks.torch_module import fold, training_network
 from detector.options import DetectOptions
 from detector.quantize import quantized_file
 from detector.runtimes.openvino import OpenVinoClassifier, OpenVinoFeatures
@@ -66,11 +64,10 @@ def some_proposals(truth: np.ndarray, width: int, height: int, rng: np.random.Ge
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(small_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network in 8 bits, a data set of three classes of its own, proposals, and a finished run of SVMs in `run`."""
     root = tmp_path_factory.mktemp("svm")
-    network = training_network(googlenet(1000, "batch", 0.25), "none", 0.0, 3)
-    random = save_weights(root / "random.safetensors", fold(network), Spec(**SMALL))
+    random = find_model(str(small_network))
     corners = np.random.default_rng(1).integers(0, 200, (16, 2))
     shown = np.concatenate([corners, corners + 100], axis=1).astype(np.float32)
     some = warp(read_image(SAMPLES / "dog.jpg"), shown, SIZE, random.fill)
