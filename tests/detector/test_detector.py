@@ -237,7 +237,7 @@ def test_same_bytes_at_any_batch_size(detector, trace):
 
 def test_torch_gives_the_same_scores():
     image = picture("chelsea")
-    options = DetectOptions(model="fast@96", proposals="ss", precision="f32", device="cpu")
+    options = DetectOptions(model="inception_v3_det@96", proposals="ss", precision="f32", device="cpu")
     ours = Detector(dataclasses.replace(options, runtime="openvino"))
     reference = Detector(dataclasses.replace(options, runtime="torch"))
     proposals = ours.propose(image).top(24)
@@ -256,7 +256,7 @@ def test_odd_sizes(detector, size):
 
 def test_crop_size_changes_what_the_network_sees(detector):
     image = picture("coffee")
-    small = Detector(DetectOptions(model="fast", proposals="ss", crop_size=96))
+    small = Detector(DetectOptions(model="inception_v3_det", proposals="ss", crop_size=96))
     assert "at 96 px" in small.describe() and "at 160 px" in detector.describe()
     assert small.crop(image, small.propose(image).top(2)).shape == (2, 96, 96, 3)
 

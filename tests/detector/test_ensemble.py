@@ -17,7 +17,8 @@ from detector.warp import warp
 from proposals.images import read_image
 
 MODEL = find_model("inception_v3")
-SIX, ONE = find_model("ensemble"), find_model("fast")
+ONE = find_model("inception_v3_det")
+SIX = replace(ONE, members=6)
 
 
 @pytest.fixture(scope="module")
