@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_DEATHS = 4  # broken pools one after the other, without a finished image between them, end the run
 TICK = 0.2  # seconds within which a signal is noticed
+PATIENCE = 10.0  # seconds that a stopped run waits for the images that its workers have in hand
 
 Answer = tuple[str, "PictureProposals | str"]
 
@@ -54,7 +56,7 @@ def propose_files(
     """Yield of each image its row, or the reason why there is none, in the order of completion; None at each tick.
 
     images: ids and paths; proposer: to be pickled; notice: is called with a line when a worker has died. Once `stop`
-    returns True no image is begun; those that the workers have in hand are the last.
+    returns True no image is begun; those that the workers have in hand are the last, unless they take too long.
     Raises: StoppedError when workers die without end.
     """
     left, suspects, deaths = iter(images), deque[tuple[str, Path]](), 0
@@ -70,6 +72,8 @@ def propose_files(
                     deaths = deaths if answer is None else 0
                     yield answer
         except BrokenProcessPool:
+            if stop():
+                return
             deaths += 1
             if alone and in_hand:
                 yield next(iter(in_hand)), "the process that searched it was killed, perhaps for want of memory"
@@ -100,11 +104,14 @@ def _pooled(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start, initargs=(proposer, max_pixels))
     futures: dict[Future[PictureProposals | str], str] = {}
+    others, stopped = set(multiprocessing.active_children()), 0.0
     try:
         with _blocked_signals():
             ready = pool.submit(_warm_up)
-        while not wait([ready], TICK).done:
+        while not wait([ready], TICK).done and not stop():
             yield None
+        if stop():
+            return
         ready.result()
         while True:
             while len(in_hand) < workers and not stop() and (image := next(batch, None)) is not None:
@@ -115,12 +122,18 @@ def _pooled(
                 return
             done = wait(futures, TICK, FIRST_COMPLETED).done
             yield None
+            stopped = (stopped or time.monotonic()) if stop() else 0.0
+            if stopped and time.monotonic() - stopped > PATIENCE:
+                return
             for future in done:
                 answer = future.result()
                 name = futures.pop(future)
                 del in_hand[name]
                 yield name, answer
     finally:
+        if futures or stop():  # not all is done
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
         pool.shutdown(cancel_futures=True)
 
 

@@ -12,6 +12,7 @@ from proposals.store import PictureProposals
 
 MODULE = """
 import os
+import time
 import numpy as np
 from proposals.types import SELECTIVE_SEARCH, from_source
 
@@ -22,6 +23,8 @@ class Deadly:
     def __call__(self, image, path=None):
         if "poison" in path.name:
             os.kill(os.getpid(), 9)
+        if "endless" in path.name:
+            time.sleep(1000)
         if "wrong" in path.name:
             raise ValueError("two\\nlines")
         return from_source([[0, 0, image.shape[1], image.shape[0]]], [1], SELECTIVE_SEARCH)
@@ -78,3 +81,15 @@ def test_a_run_that_is_stopped_finishes_what_it_has_in_hand(deadly: Proposer, tm
             assert isinstance(answer[1], PictureProposals)
             done.append(answer[0])
     assert 4 <= len(done) <= 6
+
+
+def test_a_picture_without_end_does_not_keep_a_stopped_run(
+    deadly: Proposer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("proposals.pool.PATIENCE", 0.5)
+    done: list[str] = []
+    names = pictures(tmp_path, "endless", "a", "b")
+    stream = propose_files(names, deadly, 10**6, 2, lambda text: None, lambda: len(done) == 2)
+    for answer in stream:
+        done.extend([] if answer is None else [answer[0]])
+    assert sorted(done) == ["a", "b"]
