@@ -88,7 +88,7 @@ def test_arrays_are_read_only_copies(field: str) -> None:
         ("labels", [1.0, 1.5, 2.0, 1.0], "labels must be whole numbers, got float64"),
         ("sources", [1, 2, 3, 4], "source 4 of row 3 is not one of"),
         ("sources", [1, 2, 3, 257], "source 257 of row 3"),
-        ("sources", [0, 2, 3, 1], "source 0 of row 0"),
+        ("sources", [7, 2, 3, 1], "source 7 of row 0"),
         ("image_size", (0, 80), "must be positive .* 0 x 80"),
         ("image_size", (100, -1), "must be positive"),
         ("image_size", (100.5, 80), "two whole numbers"),
