@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -41,6 +42,17 @@ def det_names() -> tuple[str, ...]:
 def folded_name(name: str) -> str:
     """Return a class name as it is compared: without case, a blank for an underscore."""
     return name.strip().casefold().replace("_", " ")
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Raise ValueError naming the classes where two differ by case, blanks or underscores alone, or one is no text."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.strip() or not name.isprintable():
+            raise ValueError(f"class name {name!r} is empty or holds a control character; rename the class")
+        other = seen.setdefault(folded_name(name), name)
+        if other != name:
+            raise ValueError(f"classes {other!r} and {name!r} differ by case or blanks alone; rename one of them")
 
 
 def label_of(name: str, names: tuple[str, ...]) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detector.classes import IMAGENET_CLASSES, det_names, folded_name
+from detector.classes import IMAGENET_CLASSES, check_class_names, det_names
 from detector.networks.googlenet import googlenet
 from detector.networks.inception_v3 import MIN_SIZE, inception_v3
 from detector.networks.layers import Conv, Layer
@@ -104,8 +104,7 @@ class Spec:
                 f"{self.classes} outputs are neither ImageNet's {IMAGENET_CLASSES} nor background and the "
                 f"{len(det_names())} detection classes; name the others in class_names"
             )
-        if len({folded_name(name) for name in names}) < len(names) or not all(name.isprintable() for name in names):
-            raise ValueError("class names must differ by more than case, and hold no control characters")
+        check_class_names(names)
 
     @property
     def outputs(self) -> Outputs:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from detector.classes import BACKGROUND, det_names
+from detector.classes import BACKGROUND, check_class_names, det_names
 from detector.datasets.class_maps import AMBIGUOUS, det_labels
 from detector.datasets.ground_truth import Flags, GroundTruth, Longs
 from detector.datasets.read import read_dataset
@@ -109,7 +109,12 @@ def read_sources(
         truth = read_dataset(path, split=None if Path(path).suffix.casefold() == ".json" else split or "train")
         if not any(truth.paths):
             raise ValueError(f"{path}: no picture of this data set is there; put the pictures beside the annotations")
-        names = names or truth.class_names
+        if own_classes and not names:
+            names = truth.class_names
+            try:
+                check_class_names(names)  # the model could not be written, after hours
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
         if own_classes and truth.class_names != names:
             raise ValueError(f"{path}: its classes are not those of {data[0]}; map them to the same names")
         table = np.arange(1, len(names) + 1) if own_classes else det_labels(truth)

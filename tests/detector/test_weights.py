@@ -362,7 +362,7 @@ def test_other_formats_are_refused_with_the_cure(tmp_path):
 
 @pytest.mark.parametrize("names", [("Cat", "cat"), ("a b", "a_b"), ("a\nb", "c"), ("\x1b[31m", "c")])
 def test_class_names_that_cannot_be_told_apart_or_printed(names):
-    with pytest.raises(ValueError, match="class names must differ by more than case, and hold no control characters"):
+    with pytest.raises(ValueError, match=r"differ by case or blanks alone|holds a control character"):
         replace(find_model("inception_v3"), classes=3, class_names=names)
 
 

@@ -252,6 +252,24 @@ def test_a_split_is_named_behind_the_path(tmp_path: Path):
     assert (len(plain.truth), len(val.truth), names) == (1, 2, ("dog",))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("Widget", "widget"), r"a\.json: classes 'Widget' and 'widget' differ by case or blanks alone"),
+        (("widget", "widget "), "classes 'widget' and 'widget ' differ"),
+        (("my_widget", "my widget"), "classes 'my_widget' and 'my widget' differ"),
+        (("widget\n", "nut"), r"class name 'widget\\n' is empty or holds a control character"),
+        (("wid\tget", "nut"), "class name 'wid"),
+    ],
+)
+def test_class_names_that_no_model_can_hold_are_refused_before_any_work(
+    tmp_path: Path, names: tuple[str, ...], message: str
+):
+    file = write_coco(tmp_path / "a.json", names, [(names[0], (0, 0, 10, 10))])
+    with pytest.raises(ValueError, match=message):
+        read_sources([str(file)], (), True)
+
+
 def test_own_classes_are_those_of_the_first_set_and_must_agree(tmp_path: Path):
     one = write_coco(tmp_path / "one" / "a.json", ("screw", "nut"), [("nut", (0, 0, 10, 10))])
     two = write_coco(tmp_path / "two" / "b.json", ("screw", "bolt"), [("bolt", (0, 0, 10, 10))])
