@@ -19,7 +19,7 @@ class Detections:
     """Classified boxes of one image, in any order.
 
     boxes: float32 [N, 4], half-open pixels of the original image; scores: float32 [N], 0..1; labels: int64 [N],
-    1..len(class_names) (0 is background and never detected); sources: uint8 [N], SELECTIVE_SEARCH, MULTIBOX or
+    1..len(class_names) (0 is background and never detected); sources: uint8 [N], FILE, SELECTIVE_SEARCH, MULTIBOX or
     BOTH; image_size: (width, height). The arrays are read-only copies.
     Raises ValueError when the lengths differ, a box is not finite or inverted, a score is NaN or outside 0..1, a
     label or a source is unknown, or the image size is not positive.
