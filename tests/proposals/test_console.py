@@ -77,7 +77,17 @@ def short_work(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
     found.append({**found[0], "image_id": 10**6})  # of no picture of the set, which is said
     file = tmp_path / "found.json"
     file.write_text(json.dumps(found))
-    return [sys.executable, "-m", "eval.map", "--data", "samples", "--predictions", str(file), "--json"]
+    return [
+        sys.executable,
+        "-m",
+        "eval.map",
+        "--data",
+        "samples",
+        "--predictions",
+        str(file),
+        "--skip-unknown",
+        "--json",
+    ]
 
 
 def with_streams(command: list[str], redirection: str) -> tuple[int, str, str]:
